@@ -1,0 +1,181 @@
+"""The settings: every knob with its default, its unit and what breaks when it is set badly.
+
+Owns `Settings` and how it is read from the environment. It must never know anything else of ours.
+"""
+
+import difflib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+VERSION = "0.1.0"
+PREFIX = "PIPELINE_"
+BUNDLED_MODEL = str(Path(__file__).parent / "models" / "bert-small-english")
+
+
+def _words(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _auto(value: object) -> object:
+    return None if value == "auto" else value
+
+
+class Settings(BaseSettings):
+    """What the operator chose. Frozen: read once at the start, passed down as plain arguments."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    model: str = Field(default=BUNDLED_MODEL, description="Hub id (`bert-base-uncased`) or local folder.")
+    task: str | None = Field(
+        default=None,
+        description="Pipeline task; by default read off the model's configuration. A wrong one gives noise.",
+    )
+    revision: str | None = Field(
+        default=None, description="Hub branch, tag or commit. Without one, the model may change at the next start."
+    )
+    device: str = Field(
+        default="auto", description="`auto`, `cpu`, `cuda:0`, `mps`. A device that is not there stops the start."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None,
+        description="`float32`, `bfloat16` or `float16`; default `float32` on a CPU, the checkpoint's elsewhere. "
+        "The short ones change the answers a little, and are slow on CPUs without instructions for them.",
+    )
+    threads: Annotated[int | None, BeforeValidator(_auto)] = Field(
+        default=None,
+        ge=1,
+        description="Threads in one forward pass; `auto`: the cores this process may use, by affinity and quota. "
+        "More threads than cores makes every answer slower.",
+    )
+    max_batch_size: int = Field(
+        default=32, ge=1, description="Requests in one batch. Higher makes the first of a batch wait for the last."
+    )
+    max_batch_tokens: Annotated[int | None, BeforeValidator(_auto)] = Field(
+        default=None,
+        ge=1,
+        description="Tokens in one forward pass, padding included; `auto`: the fewest that reach 95 % of the best "
+        "throughput, by the costs measured at warm-up, 16384 at most. Higher costs memory and waiting.",
+    )
+    batch_wait_ms: float = Field(
+        default=1,
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Milliseconds the oldest request waits for company, from its arrival; 0 never waits. "
+        "Higher makes a lone request slower by as much.",
+    )
+    max_requests: int = Field(
+        default=512,
+        ge=1,
+        description="Inputs in the house before 503. Higher means longer waits instead of quick refusals.",
+    )
+    max_inputs: int = Field(
+        default=32, ge=1, description="Inputs in one request. Higher lets one client take a larger share of the house."
+    )
+    max_body_bytes: int = Field(
+        default=2**20, ge=1, description="Bytes in one request's body. Higher lets a few clients fill the memory."
+    )
+    request_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=86_400,
+        description="Seconds before 504. Higher keeps clients waiting on a server that cannot keep up.",
+    )
+    drain_timeout_s: float = Field(
+        default=25,
+        ge=0,
+        le=86_400,
+        description="Seconds that a shutdown waits for accepted work. Higher than the supervisor's patience loses it.",
+    )
+    truncate: bool = Field(
+        default=False,
+        description="Cut long inputs to the model's length instead of 413. The end of the text is then ignored.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="Wants `Authorization: Bearer ...` on every route but `/health` and `/ready`."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        default=(),
+        description="Browser origins that may call, separated by commas. `*` lets every page on the web call.",
+    )
+    show_errors: bool = Field(
+        default=False,
+        description="Internal error details to clients. They can give away paths and code: for development.",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="`text`, or `json`: one object a line.")
+
+    @model_validator(mode="after")
+    def _a_full_list_must_fit(self) -> Self:
+        if self.max_inputs > self.max_requests:
+            raise ValueError(
+                f"max_inputs ({self.max_inputs}) must not be over max_requests ({self.max_requests}): "
+                "such a request could never be let in"
+            )
+        return self
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def misspelt(environment: Mapping[str, str]) -> str | None:
+    """A line about the first variable with our prefix that no setting answers to, or None."""
+    known = [variable(name) for name in Settings.model_fields]
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
+            return f"{name} is not a setting; {hint}"
+    return None
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one line that names the variables; the values stay out of it, one may be a secret."""
+    parts = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        where = variable(str(item["loc"][0])) if item["loc"] else "settings"
+        parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(parts)
+
+
+def from_environment() -> Settings:
+    """The settings from the environment; a wrong or unknown one ends the process with one line and status 1."""
+    if line := misspelt(os.environ):
+        raise SystemExit(f"pipeline-webserver: {line}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SystemExit(f"pipeline-webserver: {explain(error)}") from None
+
+
+def cores_by_quota(cpu_max: str) -> int | None:
+    """Whole cores in a cgroup v2 `cpu.max` (`quota period`, microseconds, or `max period`); None when unlimited."""
+    quota, _, period = cpu_max.strip().partition(" ")
+    if quota in {"", "max", "-1"}:
+        return None
+    return max(1, math.floor(int(quota) / int(period or 100_000)))
+
+
+def usable_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The cores this process may use: its CPU affinity, and the container's quota (cgroup v2, then v1)."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota = cores_by_quota((root / "cpu.max").read_text())
+    except OSError:
+        try:
+            v1 = root / "cpu"
+            quota = cores_by_quota(
+                f"{(v1 / 'cpu.cfs_quota_us').read_text().strip()} {(v1 / 'cpu.cfs_period_us').read_text().strip()}"
+            )
+        except OSError:
+            quota = None
+    return affinity if quota is None else min(affinity, quota)

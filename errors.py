@@ -1,0 +1,87 @@
+"""The exception tree, named by whose fault it is.
+
+It must never know HTTP: the table from error to status is in `server`.
+
+PipelineServerError
+├── ConfigurationError          the operator's: the start stops
+├── ClientError                 the client's: sending the same again gives the same
+│   ├── Malformed
+│   ├── Unauthorized
+│   ├── TooLarge
+│   ├── UnsupportedMediaType
+│   └── Rejected
+└── ServerError                 ours: the request may have been fine
+    ├── InferenceFailed
+    ├── DeadlineExceeded
+    └── Refused                 not let in, or let go; carries when to come back
+        ├── Overloaded
+        ├── Draining
+        └── Unavailable
+"""
+
+
+class PipelineServerError(Exception):
+    """Base of every error of ours; its text is written for the person who has to act on it."""
+
+
+class ConfigurationError(PipelineServerError):
+    """The settings, the model or the environment cannot be served; one line that says what to do."""
+
+
+class ClientError(PipelineServerError):
+    """The request is at fault."""
+
+
+class Malformed(ClientError):
+    """Not UTF-8, not JSON, no inputs, or a wrong type."""
+
+
+class Unauthorized(ClientError):
+    """The API key is missing or wrong."""
+
+
+class TooLarge(ClientError):
+    """Over a limit; the text gives both numbers."""
+
+
+class UnsupportedMediaType(ClientError):
+    """A media type that this pipeline cannot take."""
+
+
+class Rejected(ClientError):
+    """Well-formed, but the pipeline refuses it; its own words."""
+
+
+class ServerError(PipelineServerError):
+    """The server is at fault."""
+
+
+class InferenceFailed(ServerError):
+    """The model failed on this input alone; the cause is chained, for the log."""
+
+
+class DeadlineExceeded(ServerError):
+    """No answer within the request's time."""
+
+
+class Refused(ServerError):
+    """The server does not take this request now.
+
+    `retry_after_s` is the forecast, in whole seconds, of when it is worth coming back.
+    """
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Refused):
+    """The house is full."""
+
+
+class Draining(Refused):
+    """The server is shutting down."""
+
+
+class Unavailable(Refused):
+    """The server loop is dead, or the model is stuck or broken."""

@@ -1,0 +1,107 @@
+"""From a model's name to a `transformers` pipeline, or to one line that says why not and what to do.
+
+It must never know how a pipeline is run, nor settings objects.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers.pipelines.base import Pipeline
+
+from errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+# The task that a checkpoint was made for, by the end of its class's name.
+TASK_OF_ARCHITECTURE = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "Model": "feature-extraction",
+}
+
+
+def is_folder_name(model: str) -> bool:
+    """Whether a model's name can only mean a folder: Hub ids are `name` or `owner/name`."""
+    return model.startswith((".", "/", "~", "\\")) or model.count("/") > 1 or "\\" in model
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def explain_loading(model: str, revision: str | None, error: BaseException) -> str:
+    """One line that says why a model could not be loaded, and what to do."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return f"{model!r} is gated: accept its terms on its page, and set HF_TOKEN to a token that may read it"
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        where = f"there is no model {model!r} at {constants.ENDPOINT}"
+        return f"{where}; check PIPELINE_MODEL, or set HF_TOKEN if it is private"
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return f"{model!r} has no revision {revision!r}; check PIPELINE_REVISION"
+    if any(isinstance(cause, ConnectionError | TimeoutError) or "Connect" in type(cause).__name__ for cause in causes):
+        return (
+            f"cannot reach {constants.ENDPOINT} and {model!r} is not in the local cache; "
+            "check the network and HF_ENDPOINT, or set PIPELINE_MODEL to a local folder"
+        )
+    return f"cannot load {model!r}: {first_line(error)}"
+
+
+def task_of(model: str, revision: str | None) -> str:
+    """The task that a checkpoint's configuration names the architecture of. Raises `ConfigurationError`."""
+    architectures = transformers.AutoConfig.from_pretrained(model, revision=revision).architectures or []
+    for architecture in architectures:
+        for ending, task in TASK_OF_ARCHITECTURE.items():
+            if architecture.endswith(ending):
+                return task
+    found = ", ".join(architectures) or "none"
+    raise ConfigurationError(f"{model!r} does not say what it is for (architectures: {found}); set PIPELINE_TASK")
+
+
+def pick_device(device: str) -> str:
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(dtype: str | None, device: str) -> str:
+    return dtype or ("float32" if device == "cpu" else "auto")
+
+
+def load(
+    model: str, task: str | None, revision: str | None, device: str, dtype: str | None, served: Iterable[str]
+) -> Pipeline:
+    """The pipeline of a Hub id or folder. Raises `ConfigurationError` with one line that says what to do."""
+    if is_folder_name(model):
+        model = str(Path(model).expanduser())
+        if not Path(model).is_dir():
+            raise ConfigurationError(f"the folder {model!r} does not exist; check PIPELINE_MODEL")
+    device = pick_device(device)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        task = task or task_of(model, revision)
+        if task not in served:
+            raise ConfigurationError(f"the task {task!r} is not served; PIPELINE_TASK can be {', '.join(served)}")
+        return transformers.pipeline(
+            task,
+            model=model,
+            revision=revision,
+            device=device,
+            dtype=pick_dtype(dtype, device),
+            trust_remote_code=False,
+        )
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        logger.debug("loading failed", exc_info=True)
+        raise ConfigurationError(explain_loading(model, revision, error)) from error

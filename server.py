@@ -1,0 +1,402 @@
+"""The ASGI app: routes, lifespan, the race of answer and hang-up, the table from errors to statuses.
+
+It must never know torch or transformers: what runs the model is behind `ServedRunner`.
+"""
+
+import asyncio
+import hmac
+import logging
+import re
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from types import FrameType
+from typing import Protocol
+
+import prometheus_client
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import config
+import errors
+import inference
+import logs
+import metrics
+import protocol
+from batching import Answer, Batcher, Policy, Runner
+from batching import Request as Entry
+from config import VERSION, Settings
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.PipelineServerError], tuple[int, str]] = {
+    errors.Malformed: (400, "malformed"),
+    errors.Unauthorized: (401, "unauthorized"),
+    errors.TooLarge: (413, "too_large"),
+    errors.UnsupportedMediaType: (415, "unsupported_media_type"),
+    errors.Rejected: (422, "rejected"),
+    errors.InferenceFailed: (500, "inference_failed"),
+    errors.Overloaded: (503, "overloaded"),
+    errors.Draining: (503, "draining"),
+    errors.Unavailable: (503, "unavailable"),
+    errors.DeadlineExceeded: (504, "deadline_exceeded"),
+}
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class ServedRunner(Runner, Protocol):
+    """What the app needs of the pipeline's thread."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def max_batch_tokens(self) -> int: ...
+    async def start(self) -> None: ...
+    def describe(self) -> dict[str, object]: ...
+    def close(self) -> None: ...
+
+
+def pipeline_runner(settings: Settings) -> ServedRunner:
+    """The pipeline that the settings name, not loaded yet."""
+    load = partial(
+        inference.load_pipeline,
+        settings.model,
+        task=settings.task,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        served=tuple(protocol.TASKS),
+        truncate=settings.truncate,
+        max_batch_tokens=settings.max_batch_tokens,
+    )
+    return inference.PipelineThread(load, settings.threads or config.usable_cores())
+
+
+# Reading and waiting
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, in bytes. Raises `TooLarge` before taking more than `limit`."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
+        raise errors.TooLarge(f"The body has {declared} bytes; the limit is {limit}.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise errors.TooLarge(f"The body has over {len(body)} bytes; the limit is {limit}.")
+    return bytes(body)
+
+
+async def hang_up(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
+    """The answers, unless the client hangs up (`ClientDisconnect`) or the deadline comes (`DeadlineExceeded`) first."""
+
+    async def collect() -> list[Answer]:
+        return [await entry.response.get() for entry in entries]
+
+    loop = asyncio.get_running_loop()
+    answers, gone = loop.create_task(collect()), loop.create_task(hang_up(receive))
+    try:
+        left_s = entries[0].deadline - loop.time()
+        await asyncio.wait({answers, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if answers.done():
+            return answers.result()
+        if gone.done():
+            gone.result()  # a fault of the server underneath, if there was one
+            raise ClientDisconnect
+        raise errors.DeadlineExceeded("There was no answer in time; the server is slow or busy.")
+    finally:
+        for entry in entries:
+            entry.abandoned = True
+        answers.cancel()
+        gone.cancel()
+        await asyncio.wait({answers, gone})
+
+
+def server_timing(answers: list[Answer], total_s: float) -> str:
+    """The `Server-Timing` header, in milliseconds: of several inputs, the slowest and the largest batch."""
+    queue_s, model_s = max(answer.queue_s for answer in answers), max(answer.model_s for answer in answers)
+    times = {"queue": queue_s, "model": model_s, "total": total_s}
+    durations = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in times.items())
+    return f'{durations}, batch;desc="{max(answer.batch_size for answer in answers)}"'
+
+
+def first_error(answers: list[Answer]) -> errors.PipelineServerError | None:
+    """The first input's error, which says which input it is when there are several."""
+    for index, answer in enumerate(answers):
+        if answer.error is None:
+            continue
+        if len(answers) == 1 or isinstance(answer.error, errors.Refused):
+            return answer.error
+        error = type(answer.error)(f"inputs[{index}]: {answer.error}")
+        error.__cause__ = answer.error.__cause__
+        return error
+    return None
+
+
+@contextmanager
+def on_termination(begin: Callable[[], object]) -> Iterator[None]:
+    """Call `begin` in the event loop as soon as uvicorn is told to terminate, and let the process end with status 0.
+
+    uvicorn drains by itself, but tells the app only when it has, and then raises the signal again, so that the status
+    would be that of a killed process. Under another server, or none, this does nothing.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+    uvicorn_server = getattr(previous, "__self__", None)
+    if not isinstance(uvicorn_server, uvicorn.Server):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        uvicorn_server.should_exit = True
+        loop.call_soon_threadsafe(begin)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+# The app
+
+
+class Service:
+    """The routes, and what they share."""
+
+    def __init__(self, settings: Settings, runner: ServedRunner) -> None:
+        self.settings = settings
+        self.runner = runner
+        self.batcher: Batcher
+        self.task: protocol.Task
+        self.startup_error: str | None = None
+        self._drain: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        logs.configure(self.settings.log_format)
+        try:
+            await self.runner.start()
+            self._start_batching()
+            with on_termination(self.begin_drain):
+                yield
+            await self.begin_drain()
+        except errors.ConfigurationError as error:
+            self.startup_error = str(error)
+            raise
+        finally:
+            self.runner.close()
+
+    def _start_batching(self) -> None:
+        s = self.settings
+        self.task = protocol.TASKS[self.runner.task]
+        policy = Policy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
+        self.batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s)
+        self.batcher.start()
+        logger.info("Serving %s with %s on %s", *(self.runner.describe()[key] for key in ("task", "model", "device")))
+
+    def begin_drain(self) -> asyncio.Task[None]:
+        """Let nobody in and answer who is in, for the time that the settings allow."""
+        if self._drain is None:
+            draining = self.batcher.drain(self.settings.drain_timeout_s)
+            self._drain = asyncio.get_running_loop().create_task(draining, name="drain")
+        return self._drain
+
+    # Routes
+
+    async def infer(self, request: Request) -> Response:
+        """Run the pipeline on the body."""
+        arrived = time.perf_counter()
+        body = await read_body(request, self.settings.max_body_bytes)
+        work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
+        entries = self.batcher.submit(work.inputs, work.parameters)
+        answers = await answers_of(entries, request.receive)
+        if error := first_error(answers):
+            raise error
+        content = protocol.render(work, [answer.output for answer in answers], self.task)
+        total_s = time.perf_counter() - arrived
+        return Response(
+            content, headers={"Server-Timing": server_timing(answers, total_s)}, media_type="application/json"
+        )
+
+    async def health(self, request: Request) -> Response:
+        """200 while the process can serve."""
+        if trouble := self.batcher.trouble:
+            raise errors.Unavailable(trouble)
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def ready(self, request: Request) -> Response:
+        """200 while new requests are taken."""
+        if self.batcher.draining:
+            raise errors.Draining("The server is shutting down.")
+        return await self.health(request)
+
+    async def info(self, request: Request) -> Response:
+        """The model and the limits."""
+        s = self.settings
+        described = self.runner.describe()
+        limits = {
+            "max_batch_size": s.max_batch_size,
+            "max_batch_tokens": self.runner.max_batch_tokens,
+            "batch_wait_ms": s.batch_wait_ms,
+            "max_requests": s.max_requests,
+            "max_inputs": s.max_inputs,
+            "max_body_bytes": s.max_body_bytes,
+            "request_timeout_s": s.request_timeout_s,
+            "truncate": s.truncate,
+        }
+        return Response(
+            protocol.to_json({**described, "limits": limits, "version": VERSION}), media_type="application/json"
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    # Around the routes
+
+    def guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """The same endpoint, for clients with the API key, if there is one."""
+        if self.settings.api_key is None:
+            return endpoint
+        wanted = f"Bearer {self.settings.api_key.get_secret_value()}".encode()
+
+        async def with_key(request: Request) -> Response:
+            if not hmac.compare_digest(request.headers.get("authorization", "").encode(), wanted):
+                raise errors.Unauthorized("The API key is missing or wrong; send it as 'Authorization: Bearer KEY'.")
+            return await endpoint(request)
+
+        return with_key
+
+    async def on_error(self, request: Request, error: Exception) -> Response:
+        """Our errors, as the table says."""
+        assert isinstance(error, errors.PipelineServerError)
+        status, error_type = STATUS[type(error)]
+        message, headers = str(error), {}
+        if isinstance(error, errors.InferenceFailed):
+            logger.error(
+                "Request %s failed",
+                request.state.request_id,
+                exc_info=error.__cause__,
+                extra={"request_id": request.state.request_id},
+            )
+            if self.settings.show_errors:
+                message += f" {type(error.__cause__).__name__}: {error.__cause__}"
+        if isinstance(error, errors.Refused):
+            headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, errors.Unauthorized):
+            headers["WWW-Authenticate"] = "Bearer"
+        return self._error(request, status, error_type, message, headers)
+
+    async def on_http_error(self, request: Request, error: Exception) -> Response:
+        """A path or method that is not there."""
+        assert isinstance(error, HTTPException)
+        error_type = error.detail.lower().replace(" ", "_")
+        message = f"{error.detail}: {request.method} {request.url.path}. Send your text with POST to /."
+        return self._error(request, error.status_code, error_type, message, dict(error.headers or {}))
+
+    async def on_bug(self, request: Request, error: Exception) -> Response:
+        """An error of ours that nobody foresaw; the traceback goes to the log."""
+        return self._error(request, 500, "internal", "The server made an error; its log has the details.", {})
+
+    async def on_hang_up(self, request: Request, error: Exception) -> Response:
+        """Nobody reads this answer; the status is for the log and the metrics."""
+        return self._error(request, 499, "hung_up", "The client hung up.", {})
+
+    def _error(self, request: Request, status: int, error_type: str, message: str, headers: dict[str, str]) -> Response:
+        request.state.error_type = error_type
+        return Response(
+            protocol.to_json({"error": message, "error_type": error_type}), status, headers, "application/json"
+        )
+
+
+class Envelope:
+    """What every message has in common: the request's id, its count, and a failed start told in one line."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, self._one_line(send))
+        elif scope["type"] == "http":
+            await self.app(scope, receive, self._identified(scope, send))
+
+    def _one_line(self, send: Send) -> Send:
+        async def send_one_line(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self.service.startup_error:
+                message = {**message, "message": self.service.startup_error}
+            await send(message)
+
+        return send_one_line
+
+    def _identified(self, scope: Scope, send: Send) -> Send:
+        request = Request(scope)
+        theirs = request.headers.get("x-request-id", "")
+        request.state.request_id = theirs if SANE_REQUEST_ID.fullmatch(theirs) else uuid.uuid4().hex
+        request.state.error_type = ""
+
+        async def send_identified(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request.state.request_id
+                route = scope["path"] if message["status"] not in {404, 405} else "unknown"
+                metrics.REQUESTS.labels(route, message["status"], request.state.error_type).inc()
+            await send(message)
+
+        return send_identified
+
+
+def create_app(settings: Settings | None = None, runner: ServedRunner | None = None) -> Starlette:
+    """The app. Settings come from the environment unless given; nothing is loaded before the lifespan starts."""
+    settings = settings or config.from_environment()
+    service = Service(settings, runner or pipeline_runner(settings))
+    middleware = [Middleware(Envelope, service=service)]
+    if settings.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+                expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+            )
+        )
+    return Starlette(
+        routes=[
+            Route("/", service.guarded(service.infer), methods=["POST"]),
+            Route("/health", service.health),
+            Route("/ready", service.ready),
+            Route("/info", service.guarded(service.info)),
+            Route("/metrics", service.guarded(service.metrics)),
+        ],
+        middleware=middleware,
+        lifespan=service.lifespan,
+        exception_handlers={
+            errors.PipelineServerError: service.on_error,
+            HTTPException: service.on_http_error,
+            ClientDisconnect: service.on_hang_up,
+            Exception: service.on_bug,
+        },
+    )
+
+
+app = create_app()
