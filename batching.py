@@ -157,6 +157,8 @@ class Batcher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        # A task that is cancelled before its first step never gets to its `finally`.
+        self._answer_everyone(Draining("The server is shutting down; try another."))
 
     async def drain(self, timeout_s: float) -> None:
         """Let nobody in, answer everyone in the house for `timeout_s` seconds at most, then stop."""

@@ -1,0 +1,26 @@
+"""Models made once for the whole session, and an environment without the developer's own settings."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.models import make_model
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub; the one with a stand-in hub starts a process of its own
+for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small random model for a task."""
+    made: dict[str, Path] = {}
+
+    def get(task: str) -> Path:
+        if task not in made:
+            made[task] = make_model(task, tmp_path_factory.mktemp(task))
+        return made[task]
+
+    return get

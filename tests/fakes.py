@@ -1,0 +1,64 @@
+"""A runner with full control: how long it takes, what it refuses, what fails. It holds the promises of the real one."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from errors import InferenceFailed, PipelineServerError, Rejected, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class FakePrepared:
+    input: str
+    parameters: Mapping[str, object]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.input.split())
+
+
+@dataclass
+class FakeRunner:
+    """Answers a text with its upper case, a token for each word.
+
+    A batch takes `model_s` seconds of the loop's time, or lasts until `gate` is set. "bad" in a text is refused when it
+    is prepared, "poison" fails in the model, "broken" breaks the model for good, "bug" raises what nobody foresaw.
+    """
+
+    model_s: float = 0.0
+    gate: asyncio.Event | None = None
+    task: str = "fill-mask"
+    max_batch_tokens: int = 512
+    batches: list[tuple[float, list[str]]] = field(default_factory=list)
+    closed: bool = False
+
+    async def start(self) -> None:
+        pass
+
+    async def prepare(
+        self, work: Sequence[tuple[object, Mapping[str, object]]]
+    ) -> Sequence[FakePrepared | PipelineServerError]:
+        return [
+            Rejected(f"{text} is refused") if "bad" in str(text) else FakePrepared(str(text), parameters)
+            for text, parameters in work
+        ]
+
+    async def run(self, batch: Sequence[Any]) -> Sequence[object]:
+        texts = [prepared.input for prepared in batch]
+        self.batches.append((asyncio.get_running_loop().time(), texts))
+        if self.gate is not None:
+            await self.gate.wait()
+        elif self.model_s:
+            await asyncio.sleep(self.model_s)
+        if any("broken" in text for text in texts):
+            raise Unavailable("The model is broken.")
+        if any("bug" in text for text in texts):
+            raise ZeroDivisionError("nobody foresaw this")
+        return [InferenceFailed("It failed.") if "poison" in text else text.upper() for text in texts]
+
+    def describe(self) -> dict[str, object]:
+        return {"model": "fake", "task": self.task, "device": "none"}
+
+    def close(self) -> None:
+        self.closed = True

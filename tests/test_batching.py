@@ -1,0 +1,417 @@
+"""The rules of batching, on a virtual clock: every time is exact."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+import metrics
+from batching import Batcher, Policy, Request, fits, forecast_s, is_full, leaves_at, skip_reason
+from errors import Draining, InferenceFailed, Overloaded, Rejected, Unavailable
+from tests.clock import run
+from tests.fakes import FakeRunner
+
+MS = 0.001
+Batches = list[tuple[float, list[str]]]
+
+
+def skipped(reason: str) -> float:
+    return metrics.SKIPPED.labels(reason)._value.get()
+
+
+def make(
+    runner: FakeRunner,
+    *,
+    size: int = 4,
+    tokens: int = 512,
+    wait_s: float = MS,
+    places: int = 512,
+    timeout_s: float = 30,
+) -> Batcher:
+    """A started batcher that measures with the loop's own clock."""
+    clock = asyncio.get_running_loop().time
+    batcher = Batcher(runner, Policy(size, tokens, wait_s), places, timeout_s, clock)
+    batcher.start()
+    return batcher
+
+
+def play(
+    arrivals: list[tuple[float, str]], *, model_s: float = 0.0, size: int = 4, tokens: int = 512, wait_s: float = MS
+) -> Batches:
+    """The batches, each with the time it started, that come of texts arriving at these times."""
+
+    async def main() -> Batches:
+        runner = FakeRunner(model_s)
+        batcher = make(runner, size=size, tokens=tokens, wait_s=wait_s)
+        loop = asyncio.get_running_loop()
+        requests: asyncio.Queue[Request] = asyncio.Queue()
+        # One timer for each time: the heap of timers does not keep the order of equal ones.
+        for at, together in itertools.groupby(arrivals, key=lambda arrival: arrival[0]):
+            texts = [text for _, text in together]
+            loop.call_at(at, lambda texts=texts: [requests.put_nowait(batcher.submit([t], {})[0]) for t in texts])
+        for _ in arrivals:
+            request = await requests.get()
+            assert (await request.response.get()).output == str(request.input).upper()
+        await batcher.stop()
+        return runner.batches
+
+    return run(main())
+
+
+# Decisions
+
+
+@pytest.mark.parametrize(
+    ("tokens", "count"),
+    [
+        ([], 0),
+        ([5], 1),
+        ([5, 5, 5], 3),
+        ([5, 5, 5, 5], 3),  # the limit on requests
+        ([5, 10], 2),  # exactly the limit on tokens
+        ([5, 11], 1),  # one token over it
+        ([99, 1], 1),  # the first always goes, by itself
+        ([7, 9, 1], 1),  # nobody overtakes
+    ],
+)
+def test_a_batch_takes_the_first_that_keep_both_limits(tokens: list[int], count: int) -> None:
+    assert fits(Policy(max_batch_size=3, max_batch_tokens=15, wait_s=MS), tokens) == count
+
+
+@pytest.mark.parametrize(
+    ("tokens", "full"),
+    [([], False), ([5], False), ([5, 5], False), ([1, 1, 1], True), ([15], True), ([14], False), ([9, 9], True)],
+)
+def test_a_batch_is_full_when_waiting_cannot_make_it_larger(tokens: list[int], full: bool) -> None:
+    assert is_full(Policy(max_batch_size=3, max_batch_tokens=15, wait_s=MS), tokens) is full
+
+
+def test_a_batch_leaves_when_its_oldest_request_has_waited_its_time() -> None:
+    assert leaves_at(Policy(1, 1, wait_s=0.5), 10.0) == 10.5
+
+
+def test_nobody_waits_for_the_abandoned_and_the_expired() -> None:
+    request = Request("text", {}, enqueued_at=0, deadline=5, measured_from=0)
+    assert skip_reason(request, 4.999) is None
+    assert skip_reason(request, 5) == "expired"
+    request.abandoned = True
+    assert skip_reason(request, 0) == "abandoned"
+
+
+@pytest.mark.parametrize(("backlog", "rate_s", "forecast"), [(0, 0.5, 1), (3, 0.5, 2), (4, 0.5, 2), (10, 0.0, 1)])
+def test_the_forecast_is_the_backlog_at_the_measured_rate_in_whole_seconds(
+    backlog: int, rate_s: float, forecast: int
+) -> None:
+    assert forecast_s(backlog, rate_s) == forecast
+
+
+# When batches leave
+
+
+def test_a_lone_request_waits_the_batch_wait_and_no_longer() -> None:
+    assert play([(5 * MS, "a")]) == [(6 * MS, ["a"])]
+
+
+def test_arrivals_up_to_the_deadline_join_and_later_ones_do_not() -> None:
+    arrivals = [(0.0, "a"), (0.999 * MS, "just before"), (MS, "at"), (1.001 * MS, "just after")]
+    assert play(arrivals) == [(MS, ["a", "just before", "at"]), (0.002001, ["just after"])]
+
+
+def test_later_arrivals_do_not_move_the_deadline() -> None:
+    arrivals = [(0.0, "a"), (0.6 * MS, "b"), (1.2 * MS, "c"), (1.8 * MS, "d")]
+    assert play(arrivals) == [(MS, ["a", "b"]), (2.2 * MS, ["c", "d"])]
+
+
+def test_a_wait_that_passed_while_the_model_was_busy_is_not_waited_again() -> None:
+    arrivals = [(0.0, "a"), (50 * MS, "b"), (100.5 * MS, "c")]
+    assert play(arrivals, model_s=0.1) == [(MS, ["a"]), (101 * MS, ["b", "c"])]
+
+
+def test_a_request_that_came_shortly_before_the_model_was_free_waits_only_the_rest() -> None:
+    assert play([(0.0, "a"), (100.5 * MS, "b")], model_s=0.1) == [(MS, ["a"]), (101.5 * MS, ["b"])]
+
+
+def test_a_full_batch_leaves_at_once() -> None:
+    arrivals = [(0.0, "a"), (0.1 * MS, "b"), (0.2 * MS, "c"), (0.3 * MS, "d"), (0.4 * MS, "e")]
+    assert play(arrivals) == [(0.3 * MS, ["a", "b", "c", "d"]), (1.4 * MS, ["e"])]
+
+
+def test_a_batch_full_of_tokens_leaves_at_once() -> None:
+    arrivals = [(0.0, "two words"), (0.1 * MS, "and two"), (0.2 * MS, "one")]
+    assert play(arrivals, tokens=4) == [(0.1 * MS, ["two words", "and two"]), (1.2 * MS, ["one"])]
+
+
+def test_a_request_that_does_not_fit_any_more_sends_the_batch_off_and_is_the_next_oldest() -> None:
+    arrivals = [(0.0, "two words"), (0.1 * MS, "now three words"), (0.2 * MS, "one")]
+    assert play(arrivals, tokens=4) == [(0.1 * MS, ["two words"]), (0.2 * MS, ["now three words", "one"])]
+
+
+def test_a_request_over_the_token_limit_runs_alone() -> None:
+    assert play([(0.0, "a b c d e"), (0.0, "f")], tokens=4) == [(0.0, ["a b c d e"]), (MS, ["f"])]
+
+
+def test_wait_zero_never_waits_but_takes_what_is_there() -> None:
+    arrivals = [(0.0, "a"), (0.0, "b"), (0.1 * MS, "c")]
+    assert play(arrivals, wait_s=0) == [(0.0, ["a", "b"]), (0.1 * MS, ["c"])]
+
+
+def test_a_burst_larger_than_a_batch_goes_in_full_batches_without_a_gap() -> None:
+    burst = [(0.0, letter) for letter in "abcdefghij"]
+    assert play(burst, model_s=0.1) == [(0.0, list("abcd")), (0.1, list("efgh")), (0.2, list("ij"))]
+
+
+def test_the_next_batch_gathers_while_the_model_is_busy_in_order_of_arrival() -> None:
+    arrivals = [(0.0, "a")] + [(10 * MS * i, letter) for i, letter in enumerate("bcdef", start=1)]
+    assert play(arrivals, model_s=0.1) == [(MS, ["a"]), (101 * MS, list("bcde")), (201 * MS, ["f"])]
+
+
+def test_a_stream_of_refused_requests_does_not_hold_up_the_others() -> None:
+    async def main() -> Batches:
+        runner = FakeRunner()
+        batcher = make(runner)
+        loop = asyncio.get_running_loop()
+        good = batcher.submit(["good"], {})
+        for tenth in range(50):
+            loop.call_at(tenth * 0.1 * MS, batcher.submit, ["bad"], {})
+        await good[0].response.get()
+        await asyncio.sleep(10 * MS)
+        await batcher.stop()
+        return runner.batches
+
+    assert run(main()) == [(MS, ["good"])]
+
+
+# What becomes of each request
+
+
+def scenario(steps: Callable[[FakeRunner, Batcher], Awaitable[None]], **limits: float) -> None:
+    """Play some steps with a runner that is held by its gate."""
+
+    async def main() -> None:
+        runner = FakeRunner(gate=asyncio.Event())
+        batcher = make(runner, **limits)  # type: ignore[arg-type]
+        await steps(runner, batcher)
+        await batcher.stop()
+        assert batcher.in_house == 0
+
+    run(main())
+
+
+def gate(runner: FakeRunner) -> asyncio.Event:
+    assert runner.gate is not None
+    return runner.gate
+
+
+def test_an_answer_tells_how_long_it_took_and_in_what_company() -> None:
+    async def main() -> None:
+        batcher = make(FakeRunner(model_s=0.25), wait_s=0.125)
+        first, second = batcher.submit(["a", "b"], {})
+        assert (await first.response.get()).output == "A"
+        answer = await second.response.get()
+        assert (answer.queue_s, answer.model_s, answer.batch_size) == (0.125, 0.25, 2)
+        await batcher.stop()
+
+    run(main())
+
+
+def test_a_request_that_cannot_be_prepared_fails_alone_and_before_the_model() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        good, bad = batcher.submit(["good", "bad"], {})
+        assert isinstance((await bad.response.get()).error, Rejected)
+        assert runner.batches == []
+        gate(runner).set()
+        assert (await good.response.get()).output == "GOOD"
+        assert runner.batches == [(MS, ["good"])]
+
+    scenario(steps)
+
+
+def test_a_request_that_the_model_fails_on_fails_alone() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        gate(runner).set()
+        good, poison = batcher.submit(["good", "poison"], {})
+        assert (await good.response.get()).output == "GOOD"
+        assert isinstance((await poison.response.get()).error, InferenceFailed)
+
+    scenario(steps)
+
+
+def test_what_nobody_waits_for_is_skipped_before_the_model_and_counted() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        before = skipped("abandoned"), skipped("expired")
+        (busy,) = batcher.submit(["busy"], {})
+        await asyncio.sleep(0.5)
+        gone, kept = batcher.submit(["gone", "kept"], {})
+        gone.abandoned = True
+        await asyncio.sleep(0.5)  # the deadline of the one in the model, which goes on
+        gate(runner).set()
+        assert (await busy.response.get()).output == "BUSY"
+        assert (await kept.response.get()).output == "KEPT"
+        assert [texts for _, texts in runner.batches] == [["busy"], ["kept"]]
+        assert (skipped("abandoned"), skipped("expired")) == (before[0] + 1, before[1])
+
+    scenario(steps, timeout_s=1)
+
+
+def test_what_expired_while_the_model_was_busy_is_skipped_and_counted() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        before = skipped("expired")
+        batcher.submit(["busy"], {})
+        await asyncio.sleep(0.5)
+        batcher.submit(["late"], {})
+        await asyncio.sleep(1)
+        gate(runner).set()
+        await asyncio.sleep(0.5)
+        assert [texts for _, texts in runner.batches] == [["busy"]]
+        assert skipped("expired") == before + 1
+        assert batcher.in_house == 0
+
+    scenario(steps, timeout_s=1)
+
+
+# Admission
+
+
+def test_a_list_is_admitted_whole_or_not_at_all() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        batcher.submit(["a", "b"], {})
+        with pytest.raises(Overloaded, match="2 of 3 places"):
+            batcher.submit(["c", "d"], {})
+        assert batcher.in_house == 2
+        batcher.submit(["c"], {})
+        assert batcher.in_house == 3
+
+    scenario(steps, places=3)
+
+
+def test_a_place_is_free_again_once_its_request_is_answered() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        (first,) = batcher.submit(["a"], {})
+        with pytest.raises(Overloaded):
+            batcher.submit(["b"], {})
+        gate(runner).set()
+        await first.response.get()
+        (second,) = batcher.submit(["b"], {})
+        assert (await second.response.get()).output == "B"
+
+    scenario(steps, places=1)
+
+
+def test_the_hung_up_keep_their_places_until_the_loop_drops_them_so_that_memory_is_bounded() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        batcher.submit(["busy"], {})
+        await asyncio.sleep(0.5)
+        for request in batcher.submit(["gone", "gone"], {}):
+            request.abandoned = True
+        with pytest.raises(Overloaded):
+            batcher.submit(["more"], {})
+        gate(runner).set()
+        await asyncio.sleep(0.5)
+        assert batcher.in_house == 0
+
+    scenario(steps, places=3)
+
+
+def test_a_refusal_says_when_the_backlog_will_be_done_at_the_measured_rate() -> None:
+    async def main() -> None:
+        batcher = make(FakeRunner(model_s=10), places=8)
+        (first,) = batcher.submit(["a"], {})
+        await first.response.get()  # 10 s for one request, weighed in by a fifth: 2 s each
+        batcher.submit(list("abcdefgh"), {})
+        with pytest.raises(Overloaded) as refusal:
+            batcher.submit(["i"], {})
+        assert refusal.value.retry_after_s == 16
+        await batcher.stop()
+
+    run(main())
+
+
+# Shutdown and death
+
+
+def test_draining_lets_nobody_in_and_answers_everyone_who_is_in() -> None:
+    async def main() -> None:
+        batcher = make(FakeRunner(model_s=1), size=1)
+        requests = batcher.submit(["a", "b", "c"], {})
+        drain = asyncio.create_task(batcher.drain(25))
+        await asyncio.sleep(0.5)
+        with pytest.raises(Draining):
+            batcher.submit(["d"], {})
+        await drain
+        assert [request.response.get_nowait().output for request in requests] == ["A", "B", "C"]
+        assert asyncio.get_running_loop().time() == 3
+
+    run(main())
+
+
+def test_a_drain_that_takes_too_long_answers_the_rest_with_draining() -> None:
+    async def main() -> None:
+        batcher = make(FakeRunner(model_s=10), size=1)
+        requests = batcher.submit(["a", "b", "c"], {})
+        await batcher.drain(15)
+        assert asyncio.get_running_loop().time() == 15
+        answers = [request.response.get_nowait() for request in requests]
+        assert answers[0].output == "A"
+        assert [type(answer.error) for answer in answers[1:]] == [Draining, Draining]
+        assert batcher.in_house == 0
+
+    run(main())
+
+
+def test_draining_an_empty_house_takes_no_time() -> None:
+    async def main() -> None:
+        await make(FakeRunner()).drain(25)
+        assert asyncio.get_running_loop().time() == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("fault", ["broken", "bug"])
+def test_when_the_loop_dies_everyone_is_answered_and_it_is_seen(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        assert batcher.trouble is None
+        in_the_model = batcher.submit([fault, "a"], {})
+        await asyncio.sleep(0.5)
+        in_the_queue = batcher.submit(["b", "c"], {})
+        gate(runner).set()
+        for request in [*in_the_model, *in_the_queue]:
+            assert isinstance((await request.response.get()).error, Unavailable)
+        await asyncio.sleep(0)
+        assert batcher.trouble == "The server loop is not running."
+        with pytest.raises(Unavailable):
+            batcher.submit(["d"], {})
+        assert caplog.records[-1].levelname == "CRITICAL"
+
+    scenario(steps)
+
+
+def test_a_model_that_is_stuck_in_one_batch_is_seen() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        batcher.submit(["a"], {})
+        await asyncio.sleep(5)
+        assert batcher.trouble is None
+        await asyncio.sleep(6)
+        assert batcher.trouble == "The model has been busy with one batch for 11 s."
+        with pytest.raises(Unavailable):
+            batcher.submit(["b"], {})
+        gate(runner).set()
+        await asyncio.sleep(1)
+        assert batcher.trouble is None
+
+    scenario(steps, timeout_s=10)
+
+
+def test_a_batcher_that_was_never_started_is_in_trouble() -> None:
+    assert Batcher(FakeRunner(), Policy(1, 1, 1), 1, 1).trouble == "The server loop is not running."
+
+
+def test_cancelling_the_loop_in_the_tick_of_an_arrival_is_not_swallowed() -> None:
+    async def main() -> None:
+        batcher = make(FakeRunner(), wait_s=1)
+        await asyncio.sleep(0)
+        (request,) = batcher.submit(["a"], {})
+        await batcher.stop()
+        assert isinstance(request.response.get_nowait().error, Draining)
+
+    run(main())
