@@ -129,11 +129,16 @@ def variable(name: str) -> str:
 
 def misspelt(environment: Mapping[str, str]) -> str | None:
     """A line about the first variable with our prefix that no setting answers to, or None."""
-    known = [variable(name) for name in Settings.model_fields]
+    known = list(Settings.model_fields)
     for name in sorted(environment):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the settings are {', '.join(known)}"
+        setting = name.lower().removeprefix(PREFIX.lower())
+        if name.upper().startswith(PREFIX) and setting not in known:
+            close = difflib.get_close_matches(setting, known, n=1)
+            hint = (
+                f"did you mean {variable(close[0])}?"
+                if close
+                else f"the settings are {', '.join(map(variable, known))}"
+            )
             return f"{name} is not a setting; {hint}"
     return None
 

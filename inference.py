@@ -260,7 +260,6 @@ class LoadedPipeline:
             return self._pass(rows)
         except Exception as error:
             if len(rows) == 1:
-                logger.warning("The model failed on one input.", exc_info=True)
                 return [error]
             logger.warning("A pass of %d failed (%s); trying its halves.", len(rows), str(error))
         middle = len(rows) // 2
@@ -291,7 +290,6 @@ class LoadedPipeline:
         except Exception as error:
             if prepared.parameters:  # without any, this stage does not depend on the client
                 return Rejected(f"The pipeline refuses the parameters {', '.join(prepared.parameters)}: {error!s}")
-            logger.warning("Postprocessing failed on one input.", exc_info=True)
             failure = InferenceFailed("The model's output for this input could not be read.")
             failure.__cause__ = error
             return failure

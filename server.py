@@ -6,10 +6,8 @@ It must never know torch or transformers: what runs the model is behind `ServedR
 import asyncio
 import hmac
 import logging
-import re
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -19,24 +17,23 @@ from typing import Protocol
 import prometheus_client
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive
 
 import config
 import errors
 import inference
 import logs
-import metrics
 import protocol
 from batching import Answer, Batcher, Policy, Runner
 from batching import Request as Entry
 from config import VERSION, Settings
+from middleware import Envelope, count
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +49,16 @@ STATUS: dict[type[errors.PipelineServerError], tuple[int, str]] = {
     errors.Unavailable: (503, "unavailable"),
     errors.DeadlineExceeded: (504, "deadline_exceeded"),
 }
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# The settings that `/info` tells: what a client can run into.
+LIMITS = (
+    "max_batch_size",
+    "batch_wait_ms",
+    "max_requests",
+    "max_inputs",
+    "max_body_bytes",
+    "request_timeout_s",
+    "truncate",
+)
 
 
 class ServedRunner(Runner, Protocol):
@@ -253,16 +259,7 @@ class Service:
         """The model and the limits."""
         s = self.settings
         described = self.runner.describe()
-        limits = {
-            "max_batch_size": s.max_batch_size,
-            "max_batch_tokens": self.runner.max_batch_tokens,
-            "batch_wait_ms": s.batch_wait_ms,
-            "max_requests": s.max_requests,
-            "max_inputs": s.max_inputs,
-            "max_body_bytes": s.max_body_bytes,
-            "request_timeout_s": s.request_timeout_s,
-            "truncate": s.truncate,
-        }
+        limits = {name: getattr(s, name) for name in LIMITS} | {"max_batch_tokens": self.runner.max_batch_tokens}
         return Response(
             protocol.to_json({**described, "limits": limits, "version": VERSION}), media_type="application/json"
         )
@@ -277,10 +274,11 @@ class Service:
         """The same endpoint, for clients with the API key, if there is one."""
         if self.settings.api_key is None:
             return endpoint
-        wanted = f"Bearer {self.settings.api_key.get_secret_value()}".encode()
+        wanted = self.settings.api_key.get_secret_value().encode()
 
         async def with_key(request: Request) -> Response:
-            if not hmac.compare_digest(request.headers.get("authorization", "").encode(), wanted):
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            if not (hmac.compare_digest(key.encode("latin-1"), wanted) and scheme.lower() == "bearer"):
                 raise errors.Unauthorized("The API key is missing or wrong; send it as 'Authorization: Bearer KEY'.")
             return await endpoint(request)
 
@@ -293,7 +291,7 @@ class Service:
         message, headers = str(error), {}
         if isinstance(error, errors.InferenceFailed):
             logger.error(
-                "Request %s failed",
+                "The model failed on request %s",
                 request.state.request_id,
                 exc_info=error.__cause__,
                 extra={"request_id": request.state.request_id},
@@ -315,7 +313,10 @@ class Service:
 
     async def on_bug(self, request: Request, error: Exception) -> Response:
         """An error of ours that nobody foresaw; the traceback goes to the log."""
-        return self._error(request, 500, "internal", "The server made an error; its log has the details.", {})
+        headers = {"X-Request-ID": request.state.request_id}  # this answer is made outside the envelope
+        response = self._error(request, 500, "internal", "The server made an error; its log has the details.", headers)
+        count(request, 500)
+        return response
 
     async def on_hang_up(self, request: Request, error: Exception) -> Response:
         """Nobody reads this answer; the status is for the log and the metrics."""
@@ -328,48 +329,11 @@ class Service:
         )
 
 
-class Envelope:
-    """What every message has in common: the request's id, its count, and a failed start told in one line."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app = app
-        self.service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._one_line(send))
-        elif scope["type"] == "http":
-            await self.app(scope, receive, self._identified(scope, send))
-
-    def _one_line(self, send: Send) -> Send:
-        async def send_one_line(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and self.service.startup_error:
-                message = {**message, "message": self.service.startup_error}
-            await send(message)
-
-        return send_one_line
-
-    def _identified(self, scope: Scope, send: Send) -> Send:
-        request = Request(scope)
-        theirs = request.headers.get("x-request-id", "")
-        request.state.request_id = theirs if SANE_REQUEST_ID.fullmatch(theirs) else uuid.uuid4().hex
-        request.state.error_type = ""
-
-        async def send_identified(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request.state.request_id
-                route = scope["path"] if message["status"] not in {404, 405} else "unknown"
-                metrics.REQUESTS.labels(route, message["status"], request.state.error_type).inc()
-            await send(message)
-
-        return send_identified
-
-
 def create_app(settings: Settings | None = None, runner: ServedRunner | None = None) -> Starlette:
     """The app. Settings come from the environment unless given; nothing is loaded before the lifespan starts."""
     settings = settings or config.from_environment()
     service = Service(settings, runner or pipeline_runner(settings))
-    middleware = [Middleware(Envelope, service=service)]
+    middleware = [Middleware(Envelope, startup_error=lambda: service.startup_error)]
     if settings.cors_origins:
         middleware.append(
             Middleware(

@@ -17,7 +17,11 @@ Batches = list[tuple[float, list[str]]]
 
 
 def skipped(reason: str) -> float:
-    return metrics.SKIPPED.labels(reason)._value.get()
+    return float(metrics.SKIPPED.labels(reason)._value.get())
+
+
+def trouble(batcher: Batcher) -> str | None:
+    return batcher.trouble
 
 
 def make(
@@ -46,10 +50,15 @@ def play(
         batcher = make(runner, size=size, tokens=tokens, wait_s=wait_s)
         loop = asyncio.get_running_loop()
         requests: asyncio.Queue[Request] = asyncio.Queue()
+
+        def arrive(texts: list[str]) -> None:
+            for text in texts:
+                requests.put_nowait(batcher.submit([text], {})[0])
+
         # One timer for each time: the heap of timers does not keep the order of equal ones.
         for at, together in itertools.groupby(arrivals, key=lambda arrival: arrival[0]):
             texts = [text for _, text in together]
-            loop.call_at(at, lambda texts=texts: [requests.put_nowait(batcher.submit([t], {})[0]) for t in texts])
+            loop.call_at(at, arrive, texts)
         for _ in arrivals:
             request = await requests.get()
             assert (await request.response.get()).output == str(request.input).upper()
@@ -370,7 +379,7 @@ def test_draining_an_empty_house_takes_no_time() -> None:
 @pytest.mark.parametrize("fault", ["broken", "bug"])
 def test_when_the_loop_dies_everyone_is_answered_and_it_is_seen(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     async def steps(runner: FakeRunner, batcher: Batcher) -> None:
-        assert batcher.trouble is None
+        assert trouble(batcher) is None
         in_the_model = batcher.submit([fault, "a"], {})
         await asyncio.sleep(0.5)
         in_the_queue = batcher.submit(["b", "c"], {})
@@ -378,7 +387,7 @@ def test_when_the_loop_dies_everyone_is_answered_and_it_is_seen(fault: str, capl
         for request in [*in_the_model, *in_the_queue]:
             assert isinstance((await request.response.get()).error, Unavailable)
         await asyncio.sleep(0)
-        assert batcher.trouble == "The server loop is not running."
+        assert trouble(batcher) == "The server loop is not running."
         with pytest.raises(Unavailable):
             batcher.submit(["d"], {})
         assert caplog.records[-1].levelname == "CRITICAL"
@@ -390,14 +399,14 @@ def test_a_model_that_is_stuck_in_one_batch_is_seen() -> None:
     async def steps(runner: FakeRunner, batcher: Batcher) -> None:
         batcher.submit(["a"], {})
         await asyncio.sleep(5)
-        assert batcher.trouble is None
+        assert trouble(batcher) is None
         await asyncio.sleep(6)
-        assert batcher.trouble == "The model has been busy with one batch for 11 s."
+        assert trouble(batcher) == "The model has been busy with one batch for 11 s."
         with pytest.raises(Unavailable):
             batcher.submit(["b"], {})
         gate(runner).set()
         await asyncio.sleep(1)
-        assert batcher.trouble is None
+        assert trouble(batcher) is None
 
     scenario(steps, timeout_s=10)
 

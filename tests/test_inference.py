@@ -196,11 +196,11 @@ def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
 
 def test_one_bad_input_fails_alone_in_the_pipelines_words(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
     loaded = pipeline_of("fill-mask")
-    good = [("a [MASK]", {}), ("paris is the [MASK] of france", {"top_k": 1})]
+    good: list[tuple[str, Parameters]] = [("a [MASK]", {}), ("paris is the [MASK] of france", {"top_k": 1})]
     first, bad, second = run(loaded, [good[0], ("no mask", {}), good[1]])
     assert isinstance(bad, Rejected)
     assert str(bad) == "No mask_token ([MASK]) found on the input"
-    assert [first, second] == run(loaded, good)  # type: ignore[arg-type]
+    assert [first, second] == run(loaded, good)
 
 
 def test_a_parameter_that_only_the_last_stage_refuses_fails_alone(pipeline_of: Callable[[str], LoadedPipeline]) -> None:

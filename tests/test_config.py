@@ -1,0 +1,134 @@
+"""Settings come from the environment; a wrong one stops the start with one line."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from config import Settings, cores_by_quota, from_environment, misspelt, usable_cores, variable
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return from_environment()
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        read(monkeypatch, **environment)
+    line = str(stop.value.code)
+    assert "\n" not in line
+    return line
+
+
+def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, tuple[str, Any]] = {
+        "model": ("bert-base-uncased", "bert-base-uncased"),
+        "task": ("fill-mask", "fill-mask"),
+        "revision": ("main", "main"),
+        "device": ("cuda:0", "cuda:0"),
+        "dtype": ("bfloat16", "bfloat16"),
+        "threads": ("3", 3),
+        "max_batch_size": ("8", 8),
+        "max_batch_tokens": ("auto", None),
+        "batch_wait_ms": ("0.5", 0.5),
+        "max_requests": ("64", 64),
+        "max_inputs": ("7", 7),
+        "max_body_bytes": ("1000", 1000),
+        "request_timeout_s": ("2.5", 2.5),
+        "drain_timeout_s": ("0", 0.0),
+        "truncate": ("true", True),
+        "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
+        "show_errors": ("1", True),
+        "log_format": ("json", "json"),
+    }
+    settings = read(
+        monkeypatch, PIPELINE_API_KEY="secret", **{variable(name): text for name, (text, _) in values.items()}
+    )
+    for name, (_, value) in values.items():
+        assert getattr(settings, name) == value
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "secret"
+    assert {*values, "api_key"} == set(Settings.model_fields)
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, PIPELINE_API_KEY="", PIPELINE_THREADS="").api_key is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PIPELINE_MAX_BATCH_SIZE", "many", "PIPELINE_MAX_BATCH_SIZE: Input should be a valid integer"),
+        ("PIPELINE_MAX_BATCH_SIZE", "0", "PIPELINE_MAX_BATCH_SIZE: Input should be greater than or equal to 1"),
+        ("PIPELINE_MAX_BATCH_TOKENS", "some", "PIPELINE_MAX_BATCH_TOKENS: Input should be a valid integer"),
+        ("PIPELINE_BATCH_WAIT_MS", "-1", "PIPELINE_BATCH_WAIT_MS: Input should be greater than or equal to 0"),
+        ("PIPELINE_BATCH_WAIT_MS", "nan", "PIPELINE_BATCH_WAIT_MS: Input should be a finite number"),
+        ("PIPELINE_REQUEST_TIMEOUT_S", "inf", "PIPELINE_REQUEST_TIMEOUT_S: Input should be less than or equal to"),
+        ("PIPELINE_DTYPE", "int8", "PIPELINE_DTYPE: Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("PIPELINE_LOG_FORMAT", "xml", "PIPELINE_LOG_FORMAT: Input should be 'text' or 'json'"),
+        ("PIPELINE_TRUNCATE", "maybe", "PIPELINE_TRUNCATE: Input should be a valid boolean"),
+        ("PIPELINE_MAX_INPUTS", "513", "max_inputs (513) must not be over max_requests (512)"),
+        (
+            "PIPELINE_MAX_BATCHSIZE",
+            "8",
+            "PIPELINE_MAX_BATCHSIZE is not a setting; did you mean PIPELINE_MAX_BATCH_SIZE?",
+        ),
+        ("PIPELINE_X", "8", "PIPELINE_X is not a setting; the settings are PIPELINE_MODEL,"),
+    ],
+)
+def test_a_wrong_or_unknown_variable_stops_the_start_with_one_line(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = refusal(monkeypatch, **{name: value})
+    assert line.startswith("pipeline-webserver: ")
+    assert words in line
+
+
+def test_every_wrong_variable_is_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = refusal(monkeypatch, PIPELINE_THREADS="x", PIPELINE_MAX_INPUTS="y")
+    assert "PIPELINE_THREADS" in line
+    assert "PIPELINE_MAX_INPUTS" in line
+
+
+def test_the_key_shows_neither_in_the_settings_nor_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "hush" not in repr(read(monkeypatch, PIPELINE_API_KEY="hush"))
+    assert "hush" not in refusal(monkeypatch, PIPELINE_THREADS="hush")
+
+
+def test_other_peoples_variables_are_not_ours() -> None:
+    assert misspelt({"PATH": "/bin", "MY_PIPELINE_MODEL": "x", "pipeline_model": "fine on any case"}) is None
+
+
+def test_settings_are_frozen_and_take_no_unknown_name() -> None:
+    with pytest.raises(ValidationError):
+        Settings().model = "another"  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Settings(modle="x")  # type: ignore[call-arg]
+
+
+# Cores
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("max 100000\n", None), ("200000 100000\n", 2), ("150000 100000", 1), ("50000 100000", 1), ("-1 100000", None)],
+)
+def test_a_quota_is_whole_cores_and_at_least_one(text: str, cores: int | None) -> None:
+    assert cores_by_quota(text) == cores
+
+
+def test_the_usable_cores_are_the_affinity_under_the_quota_of_either_cgroup_version(tmp_path: Path) -> None:
+    affinity = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path) == affinity
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path) == affinity
+    (tmp_path / "cpu.max").write_text("9900000 100000\n")
+    assert usable_cores(tmp_path) == affinity

@@ -1,0 +1,67 @@
+"""One form for all lines."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import logs
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    root.handlers = before
+
+
+def record(**extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("server", logging.ERROR, "", 0, "failed on %s", ("x",), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_json_is_one_object_a_line() -> None:
+    line = logs.JsonFormatter().format(record(created=0.5, request_id="abc"))
+    assert json.loads(line) == {
+        "time": "1970-01-01T00:00:00.500+00:00",
+        "level": "ERROR",
+        "logger": "server",
+        "message": "failed on x",
+        "request_id": "abc",
+    }
+
+
+def test_a_traceback_stays_in_its_line() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        line = logs.JsonFormatter().format(record(exc_info=sys.exc_info()))
+    assert "\n" not in line
+    assert "ValueError: two\nlines" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize(("form", "shown"), [("text", "INFO:     hello\n"), ("json", '"message":"hello"}\n')])
+def test_our_lines_are_shown_once_from_info_on(form: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger().handlers = []
+    logs.configure(form)  # type: ignore[arg-type]
+    logs.configure(form)  # type: ignore[arg-type]
+    logging.getLogger("server").info("hello")
+    logging.getLogger("somebody.else").info("not this")
+    err = capsys.readouterr().err
+    assert err.endswith(shown)
+    assert err.count("\n") == 1
+
+
+def test_in_json_uvicorns_lines_are_objects_too() -> None:
+    handler = logging.StreamHandler()
+    logger = logging.getLogger("uvicorn.access")
+    logger.addHandler(handler)
+    try:
+        logs.configure("json")
+        assert isinstance(handler.formatter, logs.JsonFormatter)
+    finally:
+        logger.removeHandler(handler)
