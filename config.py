@@ -134,11 +134,8 @@ def misspelt(environment: Mapping[str, str]) -> str | None:
         setting = name.lower().removeprefix(PREFIX.lower())
         if name.upper().startswith(PREFIX) and setting not in known:
             close = difflib.get_close_matches(setting, known, n=1)
-            hint = (
-                f"did you mean {variable(close[0])}?"
-                if close
-                else f"the settings are {', '.join(map(variable, known))}"
-            )
+            every = ", ".join(map(variable, known))
+            hint = f"did you mean {variable(close[0])}?" if close else f"the settings are {every}"
             return f"{name} is not a setting; {hint}"
     return None
 

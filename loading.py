@@ -10,12 +10,20 @@ from pathlib import Path
 import torch
 import transformers
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers.pipelines.base import Pipeline
 
 from errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
+
+# What is at the root of it when no hub answers.
+UNREACHED = (ConnectionError, TimeoutError, LocalEntryNotFoundError)
 
 # The task that a checkpoint was made for, by the end of its class's name.
 TASK_OF_ARCHITECTURE = {
@@ -47,9 +55,10 @@ def explain_loading(model: str, revision: str | None, error: BaseException) -> s
         return f"{where}; check PIPELINE_MODEL, or set HF_TOKEN if it is private"
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
         return f"{model!r} has no revision {revision!r}; check PIPELINE_REVISION"
-    if any(isinstance(cause, ConnectionError | TimeoutError) or "Connect" in type(cause).__name__ for cause in causes):
+    if any(isinstance(cause, UNREACHED) for cause in causes):
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"cannot reach {constants.ENDPOINT}"
         return (
-            f"cannot reach {constants.ENDPOINT} and {model!r} is not in the local cache; "
+            f"{why} and {model!r} is not in the local cache; "
             "check the network and HF_ENDPOINT, or set PIPELINE_MODEL to a local folder"
         )
     return f"cannot load {model!r}: {first_line(error)}"

@@ -8,7 +8,9 @@ import orjson
 from uvicorn.logging import DefaultFormatter
 
 NAME = "pipeline-webserver"
-OURS = ("batching", "inference", "loading", "server")
+OURS = ("asyncio", "batching", "inference", "loading", "server")
+# Those that bring handlers of their own.
+THEIRS = ("huggingface_hub", "transformers", "uvicorn", "uvicorn.access")
 
 
 class JsonFormatter(logging.Formatter):
@@ -29,18 +31,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Show our loggers from INFO on, everyone else's warnings, and uvicorn's lines in the same form."""
+    """Show our loggers' lines from INFO on, and put everyone else's in the same form if that is JSON."""
     formatter = JsonFormatter() if log_format == "json" else DefaultFormatter("%(levelprefix)s %(message)s")
-    root = logging.getLogger()
-    handler = next((handler for handler in root.handlers if handler.name == NAME), None)
-    if handler is None:
-        handler = logging.StreamHandler()
-        handler.set_name(NAME)
-        root.addHandler(handler)
+    handler = logging.StreamHandler()
+    handler.set_name(NAME)
     handler.setFormatter(formatter)
     for name in OURS:
-        logging.getLogger(name).setLevel(logging.INFO)
+        logger = logging.getLogger(name)
+        logger.handlers = [kept for kept in logger.handlers if kept.name != NAME] + [handler]
+        logger.setLevel(logging.INFO)
     if log_format == "json":
-        for name in ("uvicorn", "uvicorn.access"):
-            for existing in logging.getLogger(name).handlers:
-                existing.setFormatter(formatter)
+        for existing in (handler for name in THEIRS for handler in logging.getLogger(name).handlers):
+            existing.setFormatter(formatter)

@@ -101,7 +101,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise errors.TooLarge(f"The body has over {len(body)} bytes; the limit is {limit}.")
+            raise errors.TooLarge(f"The body has at least {len(body)} bytes; the limit is {limit}.")
     return bytes(body)
 
 

@@ -1,16 +1,11 @@
-"""Models made once for the whole session, and an environment without the developer's own settings."""
+"""Models made once for the whole session."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.models import make_model
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the real hub; the one with a stand-in hub starts a process of its own
-for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
-    del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,12 @@ class FakePrepared:
         return len(self.input.split())
 
 
+def failure() -> InferenceFailed:
+    error = InferenceFailed("It failed.")
+    error.__cause__ = RuntimeError("the tensors do not fit")
+    return error
+
+
 @dataclass
 class FakeRunner:
     """Answers a text with its upper case, a token for each word.
@@ -55,7 +61,7 @@ class FakeRunner:
             raise Unavailable("The model is broken.")
         if any("bug" in text for text in texts):
             raise ZeroDivisionError("nobody foresaw this")
-        return [InferenceFailed("It failed.") if "poison" in text else text.upper() for text in texts]
+        return [failure() if "poison" in text else text.upper() for text in texts]
 
     def describe(self) -> dict[str, object]:
         return {"model": "fake", "task": self.task, "device": "none"}

@@ -105,7 +105,7 @@ def test_other_peoples_variables_are_not_ours() -> None:
 
 def test_settings_are_frozen_and_take_no_unknown_name() -> None:
     with pytest.raises(ValidationError):
-        Settings().model = "another"  # type: ignore[misc]
+        Settings().model = "another"
     with pytest.raises(ValidationError):
         Settings(modle="x")  # type: ignore[call-arg]
 

@@ -12,10 +12,9 @@ import logs
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = list(root.handlers)
     yield
-    root.handlers = before
+    for name in logs.OURS:
+        logging.getLogger(name).handlers = []
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -46,7 +45,6 @@ def test_a_traceback_stays_in_its_line() -> None:
 
 @pytest.mark.parametrize(("form", "shown"), [("text", "INFO:     hello\n"), ("json", '"message":"hello"}\n')])
 def test_our_lines_are_shown_once_from_info_on(form: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    logging.getLogger().handlers = []
     logs.configure(form)  # type: ignore[arg-type]
     logs.configure(form)  # type: ignore[arg-type]
     logging.getLogger("server").info("hello")

@@ -1,0 +1,74 @@
+"""A stand-in for the Hugging Face Hub on 127.0.0.1: just what loading a public model asks of it."""
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def hub_app(models: dict[str, Path], asked: list[str]) -> Starlette:
+    """A hub with these models, by id; every path that is asked for is noted."""
+
+    def not_found(code: str) -> Response:
+        return JSONResponse({"error": code}, 404, {"X-Error-Code": code})
+
+    async def resolve(request: Request) -> Response:
+        asked.append(request.url.path)
+        folder = models.get(request.path_params["model"])
+        if folder is None:
+            return not_found("RepoNotFound")
+        path = folder / request.path_params["file"]
+        if not path.is_file():
+            return not_found("EntryNotFound")
+        content = path.read_bytes()
+        etag = hashlib.sha256(content).hexdigest()
+        return Response(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+
+    async def info(request: Request) -> Response:
+        asked.append(request.url.path)
+        folder = models.get(request.path_params["model"])
+        if folder is None:
+            return not_found("RepoNotFound")
+        files = sorted(folder.iterdir())
+        if "/tree/" in request.url.path:
+            return JSONResponse(
+                [{"type": "file", "path": file.name, "size": file.stat().st_size, "oid": COMMIT} for file in files]
+            )
+        siblings = [{"rfilename": file.name} for file in files]
+        return JSONResponse({"id": request.path_params["model"], "sha": COMMIT, "siblings": siblings, "tags": []})
+
+    return Starlette(
+        routes=[
+            Route("/{model:path}/resolve/{revision}/{file}", resolve),
+            Route("/api/models/{model:path}/revision/{revision}", info),
+            Route("/api/models/{model:path}/tree/{revision}{rest:path}", info),
+            Route("/api/models/{model:path}", info),
+        ]
+    )
+
+
+@contextmanager
+def running_hub(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    """Its address, and the paths it is asked for, while it runs in a thread of its own."""
+    asked: list[str] = []
+    config = uvicorn.Config(hub_app(models, asked), log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="stand-in hub")
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}", asked
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,78 @@
+"""The house keeps its order: imports run one way, names shadow nothing, files say what they own."""
+
+import ast
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What each module may import of ours. Nothing else does, and nothing imports upwards.
+MAY_IMPORT: dict[str, set[str]] = {
+    "server": {"protocol", "batching", "inference", "config", "logs", "middleware", "errors"},
+    "middleware": {"metrics"},
+    "inference": {"loading", "errors"},
+    "batching": {"errors", "metrics"},
+    "protocol": {"errors"},
+    "loading": {"errors"},
+    "config": set(),
+    "errors": set(),
+    "logs": set(),
+    "metrics": set(),
+}
+# What each module must never know.
+MUST_NOT_KNOW: dict[str, set[str]] = {
+    "server": {"torch", "transformers"},
+    "middleware": {"torch", "transformers", "asyncio"},
+    "batching": {"starlette", "uvicorn", "torch", "transformers", "json", "orjson", "pydantic"},
+    "inference": {"starlette", "uvicorn", "orjson", "pydantic"},
+    "loading": {"starlette", "uvicorn", "asyncio", "pydantic"},
+    "protocol": {"starlette", "uvicorn", "torch", "transformers", "asyncio"},
+    "errors": {"http", "starlette"},
+    "metrics": {"asyncio", "starlette"},
+}
+MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
+
+
+def imports_of(module: str) -> set[str]:
+    tree = ast.parse((ROOT / f"{module}.py").read_text())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_every_module_has_its_place_here() -> None:
+    assert set(MODULES) == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    assert imports_of(module) & set(MODULES) <= MAY_IMPORT[module]
+
+
+@pytest.mark.parametrize("module", sorted(MUST_NOT_KNOW))
+def test_a_module_does_not_know_what_it_must_never_know(module: str) -> None:
+    assert not imports_of(module) & MUST_NOT_KNOW[module]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_shadows_one_of_the_standard_library_or_of_a_dependency(module: str) -> None:
+    assert module not in sys.stdlib_module_names
+    owners = importlib.metadata.packages_distributions().get(module, [])
+    assert {owner.lower() for owner in owners} <= {"pipeline-webserver"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_opens_with_what_it_owns(module: str) -> None:
+    assert len((ast.get_docstring(ast.parse((ROOT / f"{module}.py").read_text())) or "").split()) > 10
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_its_tests(module: str) -> None:
+    if module not in {"metrics", "middleware"}:  # tested through the server, which they do nothing without
+        assert (ROOT / "tests" / f"test_{module}.py").is_file()

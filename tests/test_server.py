@@ -1,0 +1,369 @@
+"""The HTTP contract, with a fake model and full control; time is virtual where it matters."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+import metrics
+from config import VERSION, Settings
+from errors import ConfigurationError
+from server import create_app
+from tests.asgi import Reply, get, post, serving
+from tests.clock import run
+from tests.fakes import FakeRunner
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(max_inputs=3, max_body_bytes=100), FakeRunner())) as opened:
+        yield opened
+
+
+def play(
+    steps: Callable[[Starlette, FakeRunner], Awaitable[None]], *, held: bool = False, **settings: Any
+) -> FakeRunner:
+    """Play some steps on a virtual clock, perhaps with the model held by its gate."""
+
+    async def main() -> FakeRunner:
+        runner = FakeRunner(gate=asyncio.Event() if held else None)
+        async with serving(runner, **settings) as app:
+            await steps(app, runner)
+        assert runner.closed
+        return runner
+
+    return run(main())
+
+
+def release(runner: FakeRunner) -> None:
+    assert runner.gate is not None
+    runner.gate.set()
+
+
+def skipped(reason: str) -> float:
+    return float(metrics.SKIPPED.labels(reason)._value.get())
+
+
+# Answers
+
+
+def test_raw_text_is_answered_with_what_the_pipeline_returns(client: TestClient) -> None:
+    response = client.post("/", content=b"test [MASK]", headers={"content-type": "application/x-www-form-urlencoded"})
+    assert (response.status_code, response.json()) == (200, "TEST [MASK]")
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_the_json_form_takes_one_text_or_a_list(client: TestClient) -> None:
+    assert client.post("/", json={"inputs": "a"}).json() == "A"
+    assert client.post("/", json={"inputs": ["a", "b", "c"]}).json() == ["A", "B", "C"]
+
+
+def test_an_answer_from_the_model_carries_its_timing(client: TestClient) -> None:
+    number = r"\d+\.\d\d"
+    timing = client.post("/", json={"inputs": ["a", "b", "c"]}).headers["server-timing"]
+    assert re.fullmatch(rf'queue;dur={number}, model;dur={number}, total;dur={number}, batch;desc="3"', timing)
+    assert "server-timing" not in client.get("/health").headers
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/nowhere"])
+def test_every_response_carries_a_request_id_and_a_sane_one_is_kept(path: str, client: TestClient) -> None:
+    assert client.post(path, content=b"a", headers={"X-Request-ID": "abc-1:2"}).headers["x-request-id"] == "abc-1:2"
+    assert re.fullmatch(r"[0-9a-f]{32}", client.post(path, content=b"a").headers["x-request-id"])
+    for insane in ("", "a b", "x" * 129, 'a"b'):
+        made = client.post(path, content=b"a", headers={"X-Request-ID": insane}).headers["x-request-id"]
+        assert re.fullmatch(r"[0-9a-f]{32}", made)
+
+
+def test_info_tells_the_model_the_limits_and_the_version(client: TestClient) -> None:
+    info = client.get("/info").json()
+    assert info["model"] == "fake"
+    assert info["version"] == VERSION
+    assert info["limits"] == {
+        "max_batch_size": 32,
+        "max_batch_tokens": 512,
+        "batch_wait_ms": 1.0,
+        "max_requests": 512,
+        "max_inputs": 3,
+        "max_body_bytes": 100,
+        "request_timeout_s": 30.0,
+        "truncate": False,
+    }
+
+
+def test_metrics_are_prometheus_text_that_counts_answers_by_route_status_and_error_type(client: TestClient) -> None:
+    line = 'pipeline_requests_total{error_type="rejected",route="/",status="422"}'
+
+    def count() -> float:
+        found = re.search(rf"^{re.escape(line)} (.*)$", client.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    before = count()
+    client.post("/", content=b"bad")
+    assert count() == before + 1
+
+
+def test_a_path_that_does_not_exist_makes_no_series_of_its_own(client: TestClient) -> None:
+    client.get("/made-up-path")
+    assert "made-up-path" not in client.get("/metrics").text
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type", "words", "request_"),
+    [
+        (400, "malformed", "not UTF-8", {"content": b"\xff"}),
+        (400, "malformed", "not JSON", {"content": b"{", "headers": JSON}),
+        (413, "too_large", "The body has 101 bytes; the limit is 100.", {"content": b"a" * 101}),
+        (413, "too_large", "The request has 4 inputs; the limit is 3.", {"json": {"inputs": ["a"] * 4}}),
+        (415, "unsupported_media_type", "image/png", {"content": b"a", "headers": {"content-type": "image/png"}}),
+        (422, "rejected", "bad is refused", {"content": b"bad"}),
+        (422, "rejected", "inputs[1]: bad is refused", {"json": {"inputs": ["a", "bad", "poison"]}}),
+        (422, "rejected", "Unknown parameter", {"json": {"inputs": "a", "parameters": {"x": 1}}}),
+        (500, "inference_failed", "It failed.", {"content": b"poison"}),
+        (500, "inference_failed", "inputs[2]: It failed.", {"json": {"inputs": ["a", "b", "poison"]}}),
+        (404, "not_found", "Not Found: POST /nowhere", {"url": "/nowhere"}),
+        (405, "method_not_allowed", "Method Not Allowed: PUT /", {"method": "PUT"}),
+    ],
+)
+def test_each_error_has_its_status_its_type_and_a_text_that_says_what_was_wrong(
+    status: int, error_type: str, words: str, request_: dict[str, Any], client: TestClient
+) -> None:
+    response = client.request(**{"method": "POST", "url": "/", **request_})
+    assert response.status_code == status
+    assert response.json().keys() == {"error", "error_type"}
+    assert response.json()["error_type"] == error_type
+    assert words in response.json()["error"]
+
+
+def test_a_body_that_grows_over_the_limit_is_refused_without_a_declared_length() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        assert (await post(app, [b"a" * 50, b"a" * 50])).status == 200
+        reply = await post(app, [b"a" * 50, b"a" * 51, b"never read"])
+        assert (reply.status, reply.json()["error"]) == (413, "The body has at least 101 bytes; the limit is 100.")
+
+    play(steps, max_body_bytes=100)
+
+
+def test_details_of_a_failure_go_to_the_log_under_the_request_id_and_to_clients_only_if_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def hidden(app: Starlette, runner: FakeRunner) -> None:
+        reply = await post(app, b"poison", {"X-Request-ID": "case-7"})
+        assert reply.json()["error"] == "It failed."
+        (record,) = [record for record in caplog.records if record.name == "server" and record.levelname == "ERROR"]
+        assert record.getMessage() == "The model failed on request case-7"
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]) == "the tensors do not fit"
+
+    async def shown(app: Starlette, runner: FakeRunner) -> None:
+        assert (await post(app, b"poison")).json()["error"] == "It failed. RuntimeError: the tensors do not fit"
+
+    play(hidden)
+    play(shown, show_errors=True)
+
+
+def test_a_bug_of_ours_is_a_500_that_gives_nothing_away() -> None:
+    class Unspeakable(FakeRunner):
+        def describe(self) -> dict[str, object]:
+            return {**super().describe(), "secret path": object()}  # JSON cannot say this
+
+    with TestClient(create_app(Settings(), Unspeakable()), raise_server_exceptions=False) as client:
+        response = client.get("/info")
+    assert (response.status_code, response.json()["error_type"]) == (500, "internal")
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"]
+
+
+# Overload, deadline, hang-up
+
+
+def test_a_full_house_is_a_503_that_says_when_to_come_back_and_costs_no_health() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        first = asyncio.create_task(post(app, b"a"))
+        await asyncio.sleep(0.5)
+        refused = await post(app, b"b")
+        assert (refused.status, refused.json()["error_type"]) == (503, "overloaded")
+        assert refused.json()["error"] == "The server is full: 1 of 1 places are taken."
+        assert refused.headers["retry-after"] == "1"
+        assert [(await get(app, path)).status for path in ("/health", "/ready")] == [200, 200]
+        release(runner)
+        assert (await first).json() == "A"
+
+    play(steps, held=True, max_requests=1, max_inputs=1)
+
+
+def test_at_its_deadline_a_request_is_a_504_and_its_work_is_skipped_if_it_has_not_begun() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        before = skipped("abandoned") + skipped("expired")
+        loop = asyncio.get_running_loop()
+        begun, waiting = asyncio.create_task(post(app, b"begun")), asyncio.create_task(later(1, post(app, b"waiting")))
+        assert (await begun).json()["error_type"] == "deadline_exceeded"
+        assert ((await begun).status, loop.time()) == (504, 5)
+        assert ((await waiting).status, loop.time()) == (504, 6)
+        release(runner)
+        await asyncio.sleep(1)
+        assert (await post(app, b"next")).json() == "NEXT"
+        assert [texts for _, texts in runner.batches] == [["begun"], ["next"]]
+        assert skipped("abandoned") + skipped("expired") == before + 1
+
+    play(steps, held=True, request_timeout_s=5)
+
+
+async def later(seconds: float, coroutine: Awaitable[Reply]) -> Reply:
+    await asyncio.sleep(seconds)
+    return await coroutine
+
+
+def test_the_work_of_a_client_that_hangs_up_is_skipped_and_counted() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        before = skipped("abandoned")
+        first = asyncio.create_task(post(app, b"first"))
+        await asyncio.sleep(0.5)
+        hang_up = asyncio.Event()
+        gone = asyncio.create_task(post(app, b'{"inputs": ["gone", "too"]}', JSON, hang_up=hang_up))
+        await asyncio.sleep(0.5)
+        hang_up.set()
+        assert (await gone).status == 499  # for the log; nobody reads it
+        release(runner)
+        assert (await first).json() == "FIRST"
+        assert (await post(app, b"next")).json() == "NEXT"
+        assert [texts for _, texts in runner.batches] == [["first"], ["next"]]
+        assert skipped("abandoned") == before + 2
+
+    play(steps, held=True)
+
+
+def test_a_client_that_hangs_up_while_it_sends_leaves_nothing_behind() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        gone = asyncio.Event()
+        gone.set()
+        assert (await post(app, [], hang_up=gone)).status == 499
+
+    assert play(steps).batches == []
+
+
+# Health, shutdown
+
+
+@pytest.mark.parametrize(("fault", "words"), [("broken", "The model is broken."), ("bug", "not running")])
+def test_a_dead_loop_turns_health_and_readiness_red_and_answers_everyone(fault: str, words: str) -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        inside = [asyncio.create_task(post(app, text)) for text in (fault.encode(), b"a")]
+        await asyncio.sleep(0.5)
+        queued = asyncio.create_task(post(app, b"b"))
+        await asyncio.sleep(0.5)
+        release(runner)
+        for task in (*inside, queued):
+            assert ((await task).status, (await task).json()["error_type"]) == (503, "unavailable")
+            assert words in (await task).json()["error"]
+        for path in ("/health", "/ready"):
+            assert ((await get(app, path)).status, (await get(app, path)).json()["error_type"]) == (503, "unavailable")
+        assert (await post(app, b"c")).status == 503
+
+    play(steps, held=True)
+
+
+def test_a_stuck_model_turns_health_red_until_it_comes_back() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        assert (await post(app, b"a")).status == 504
+        await asyncio.sleep(1)
+        assert (await get(app, "/health")).status == 503
+        assert (await post(app, b"b")).json()["error"] == "The model has been busy with one batch for 6 s."
+        release(runner)
+        await asyncio.sleep(1)
+        assert (await get(app, "/health")).status == 200
+
+    play(steps, held=True, request_timeout_s=5)
+
+
+def test_shutdown_answers_everyone_who_is_in() -> None:
+    async def main() -> None:
+        runner = FakeRunner(model_s=2)
+        async with serving(runner, max_batch_size=1) as app:
+            tasks = [asyncio.create_task(post(app, text)) for text in (b"a", b"b", b"c")]
+            await asyncio.sleep(1)
+        assert [(await task).json() for task in tasks] == ["A", "B", "C"]
+        assert asyncio.get_running_loop().time() == 6
+        assert ((await post(app, b"d")).status, (await get(app, "/ready")).json()["error_type"]) == (503, "draining")
+        assert (await get(app, "/health")).status == 200  # a liveness probe must not kill a server that is draining
+
+    run(main())
+
+
+def test_a_shutdown_that_takes_too_long_answers_the_rest_with_draining() -> None:
+    async def main() -> list[int]:
+        async with serving(FakeRunner(model_s=2), max_batch_size=1, drain_timeout_s=3) as app:
+            tasks = [asyncio.create_task(post(app, text)) for text in (b"a", b"b", b"c")]
+            await asyncio.sleep(0.5)
+        return [(await task).status for task in tasks]
+
+    assert run(main()) == [200, 503, 503]
+
+
+def test_a_start_that_fails_is_told_in_one_line() -> None:
+    class Unloadable(FakeRunner):
+        async def start(self) -> None:
+            raise ConfigurationError("there is no such model; check PIPELINE_MODEL")
+
+    async def main() -> list[Any]:
+        sent: list[Any] = []
+        runner = Unloadable()
+        started: AsyncIterator[Any] = aiter_of({"type": "lifespan.startup"})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        with pytest.raises(ConfigurationError):
+            await create_app(Settings(), runner)({"type": "lifespan", "state": {}}, started.__anext__, send)
+        assert runner.closed
+        return sent
+
+    line = "there is no such model; check PIPELINE_MODEL"
+    assert run(main()) == [{"type": "lifespan.startup.failed", "message": line}]
+
+
+async def aiter_of(message: Any) -> AsyncIterator[Any]:
+    yield message
+
+
+# API key, CORS
+
+
+def test_with_an_api_key_every_route_but_the_probes_wants_it() -> None:
+    with TestClient(create_app(Settings(api_key="hush"), FakeRunner())) as client:  # type: ignore[arg-type]
+        for path in ("/health", "/ready"):
+            assert client.get(path).status_code == 200
+        for key in ("", "hush", "Bearer", "Bearer wrong", "Basic hush", "Bearer hush2", "Bearer hüsh"):
+            headers = [(b"Authorization", key.encode())]
+            for response in (client.post("/", content=b"a", headers=headers), client.get("/info", headers=headers)):
+                assert (response.status_code, response.json()["error_type"]) == (401, "unauthorized")
+                assert response.headers["www-authenticate"] == "Bearer"
+        for key in ("Bearer hush", "bearer hush"):
+            assert client.post("/", content=b"a", headers={"Authorization": key}).json() == "A"
+            assert client.get("/metrics", headers={"Authorization": key}).status_code == 200
+        assert "hush" not in client.get("/info", headers={"Authorization": "Bearer hush"}).text
+
+
+def test_only_the_origins_that_were_set_may_call_from_a_browser() -> None:
+    ours, theirs = {"Origin": "https://a.example"}, {"Origin": "https://b.example"}
+    with TestClient(create_app(Settings(cors_origins=("https://a.example",)), FakeRunner())) as client:
+        response = client.post("/", content=b"a", headers=ours)
+        assert response.headers["access-control-allow-origin"] == "https://a.example"
+        assert "Server-Timing" in response.headers["access-control-expose-headers"]
+        assert "access-control-allow-origin" not in client.post("/", content=b"a", headers=theirs).headers
+        preflight = {**ours, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+        assert client.options("/", headers=preflight).status_code == 200
+        assert client.options("/", headers=preflight).headers["x-request-id"]
+
+
+def test_without_origins_no_page_may_call(client: TestClient) -> None:
+    response = client.post("/", content=b"a", headers={"Origin": "https://a.example"})
+    assert "access-control-allow-origin" not in response.headers
