@@ -1,10 +1,5 @@
-"""Before anything is imported: an environment without the developer's own settings, and without the real hub.
-
-The tests of loading from a hub start processes of their own, against a stand-in.
-"""
+"""Before anything is imported: no test asks the real hub. Those of loading from a hub start processes of their own."""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
-    del os.environ[name]

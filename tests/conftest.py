@@ -1,11 +1,15 @@
-"""Models made once for the whole session."""
+"""Models made once for the whole session, and an environment without the developer's own settings."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.models import make_model
+
+for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
+    del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,16 @@
 """A stand-in for the Hugging Face Hub on 127.0.0.1: just what loading a public model asks of it."""
 
 import hashlib
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from tests.process import serving_in_thread
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -59,16 +58,7 @@ def hub_app(models: dict[str, Path], asked: list[str]) -> Starlette:
 
 @contextmanager
 def running_hub(models: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """Its address, and the paths it is asked for, while it runs in a thread of its own."""
+    """Its address, and the paths it is asked for, while it runs."""
     asked: list[str] = []
-    config = uvicorn.Config(hub_app(models, asked), log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="stand-in hub")
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{port}", asked
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving_in_thread(hub_app(models, asked)) as url:
+        yield url, asked

@@ -1,0 +1,39 @@
+"""The real app with the real bundled model, in which single words make the forward pass hang, fail or break for good.
+
+For processes of their own: `uvicorn tests.faulty_app:app`. A pass with the word "hold" connects to the port
+`FAULTY_APP_HOLD` of 127.0.0.1, and goes on when that connection is closed.
+"""
+
+import os
+import socket
+from typing import Any
+
+import torch
+
+from config import from_environment
+from inference import LoadedPipeline, PipelineThread, load_pipeline
+from protocol import TASKS
+from server import create_app
+
+
+def load() -> LoadedPipeline:
+    loaded = load_pipeline(settings.model, served=tuple(TASKS))
+    words = {word: loaded.pipe.tokenizer.convert_tokens_to_ids(word) for word in ("hold", "poison", "kill")}
+    broken = False
+
+    def fault(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal broken
+        ids = kwargs["input_ids"]
+        if (ids == words["hold"]).any():
+            with socket.create_connection(("127.0.0.1", int(os.environ["FAULTY_APP_HOLD"]))) as held:
+                held.recv(1)
+        broken = broken or bool((ids == words["kill"]).any())
+        if broken or (ids == words["poison"]).any():
+            raise RuntimeError("a secret of the model")
+
+    loaded.pipe.model.register_forward_pre_hook(fault, with_kwargs=True)
+    return loaded
+
+
+settings = from_environment()
+app = create_app(settings, PipelineThread(load, threads=1))

@@ -1,0 +1,342 @@
+"""The big promises, each once against real processes, real sockets and the real bundled model.
+
+Nothing here depends on how fast the machine is: a forward pass that has to last waits for the test.
+"""
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import huggingface_hub
+import pytest
+import transformers
+from huggingface_hub import InferenceClient
+
+from config import BUNDLED_MODEL, Settings
+from server import create_app
+from tests.hub import running_hub
+from tests.models import make_model
+from tests.process import Process, serving, serving_in_thread
+
+HOLD = "hold [MASK]"
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[Process]:
+    """`uvicorn server:app`, as the README starts it."""
+    with serving() as process:
+        yield process
+
+
+class Hold:
+    """Where a forward pass of the faulty app reports that it has begun, and waits."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(30)
+        self.port = str(self.listener.getsockname()[1])
+        self.held: list[socket.socket] = []
+
+    def begun(self) -> socket.socket:
+        """Return when a pass has begun; it goes on when this connection is closed."""
+        connection, _ = self.listener.accept()
+        self.held.append(connection)
+        return connection
+
+
+@pytest.fixture(scope="module")
+def hold() -> Iterator[Hold]:
+    made = Hold()
+    yield made
+    for opened in (made.listener, *made.held):
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def faulty(hold: Hold) -> Iterator[Process]:
+    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_MAX_REQUESTS": "3", "PIPELINE_MAX_INPUTS": "2"}
+    with serving("tests.faulty_app:app", **environment) as process:
+        yield process
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=64) as executor:
+        yield executor
+
+
+@pytest.fixture
+def hub_client(monkeypatch: pytest.MonkeyPatch) -> type[InferenceClient]:
+    """The client refuses every address, ours too, while the hub is switched off."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return InferenceClient
+
+
+def post(process: Process, text: str) -> httpx2.Response:
+    return httpx2.post(process.url, content=text.encode(), timeout=60)
+
+
+def metric(process: Process, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (.*)$", httpx2.get(f"{process.url}/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Ask again until it is so; each question is a round trip, so this is bounded without a clock."""
+    for _ in range(3_000):
+        if condition():
+            return
+    raise AssertionError("it never came to be")
+
+
+# The main job
+
+
+def test_the_bundled_model_answers_raw_text_with_exactly_what_the_pipeline_returns(bundled: Process) -> None:
+    pipe = transformers.pipeline("fill-mask", model=BUNDLED_MODEL, dtype="float32")
+    for text in ("test [MASK]", "paris is the capital of [MASK].", "the [MASK] of [MASK] is tall."):
+        answer, expected = post(bundled, text).json(), pipe(text)
+        flat = [item for row in answer for item in (row if isinstance(row, list) else [row])]
+        wanted = [item for row in expected for item in (row if isinstance(row, list) else [row])]
+        assert [(item["token"], item["token_str"], item["sequence"]) for item in flat] == [
+            (item["token"], item["token_str"], item["sequence"]) for item in wanted
+        ]
+        assert [item["score"] for item in flat] == pytest.approx([item["score"] for item in wanted], abs=1e-6)
+
+
+def test_many_clients_at_once_each_get_their_own_answer_in_shared_batches(
+    bundled: Process, background: ThreadPoolExecutor
+) -> None:
+    texts = [
+        f"the {word} is {'very ' * length}[MASK]." for length, word in enumerate(["sun", "sea", "dog", "king"] * 16)
+    ]
+    alone = [post(bundled, text).json() for text in texts[:4]]
+    responses = list(background.map(lambda text: post(bundled, text), texts))
+    for text, response in zip(texts, responses, strict=True):
+        prefix = text.partition(" [MASK]")[0]
+        assert all(item["sequence"].startswith(prefix) for item in response.json())
+    for one, response in zip(alone, responses[:4], strict=True):
+        assert [item["token"] for item in one] == [item["token"] for item in response.json()]
+    sizes = [int(re.findall(r'batch;desc="(\d+)"', response.headers["server-timing"])[0]) for response in responses]
+    assert max(sizes) > 1
+
+
+# What huggingface_hub's client makes of an answer, and what it should be by the pipeline's own.
+CLIENTS: dict[str, tuple[Callable[[InferenceClient], Any], Callable[[Any], Any]]] = {
+    "text-classification": (
+        lambda client: [item.label for item in client.text_classification("a test", top_k=2)],
+        lambda pipe: [item["label"] for item in pipe("a test", top_k=2)],
+    ),
+    "token-classification": (
+        lambda client: [item.word for item in client.token_classification("a test", ignore_labels=[])],
+        lambda pipe: [item["word"] for item in pipe("a test", ignore_labels=[])],
+    ),
+    "feature-extraction": (
+        lambda client: client.feature_extraction("a test").round(3).tolist(),
+        lambda pipe: pipe("a test", return_tensors=True).numpy().round(3).tolist(),
+    ),
+    "zero-shot-classification": (
+        lambda client: [item.label for item in client.zero_shot_classification("a test", ["science", "travel"])],
+        lambda pipe: pipe("a test", candidate_labels=["science", "travel"])["labels"],
+    ),
+}
+
+
+@pytest.mark.parametrize("task", CLIENTS)
+def test_huggingface_hubs_client_understands_the_answers(
+    task: str, model_of: Callable[[str], Path], hub_client: type[InferenceClient]
+) -> None:
+    ask, expect = CLIENTS[task]
+    folder = str(model_of(task))
+    with serving_in_thread(create_app(Settings(model=folder, task=task))) as url:
+        assert ask(hub_client(base_url=url)) == expect(transformers.pipeline(task, model=folder))
+
+
+def test_huggingface_hubs_client_fills_masks(bundled: Process, hub_client: type[InferenceClient]) -> None:
+    (first,) = hub_client(model=bundled.url).fill_mask("paris is the [MASK] of france.", top_k=1)
+    assert first.token_str == "capital"
+
+
+# What goes wrong
+
+
+def test_the_event_loop_answers_while_a_forward_pass_runs(
+    faulty: Process, hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    held = background.submit(post, faulty, HOLD)
+    held_pass = hold.begun()
+    for path in ("/health", "/ready", "/info", "/metrics"):
+        assert httpx2.get(faulty.url + path).status_code == 200
+    assert not held.done()
+    held_pass.close()
+    assert held.result().status_code == 200
+
+
+def test_a_full_house_refuses_at_once_stays_healthy_and_answers_who_is_in(
+    faulty: Process, hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    inside = [background.submit(post, faulty, HOLD)]
+    held_pass = hold.begun()
+    inside += [background.submit(post, faulty, "a [MASK]") for _ in range(2)]
+    until(lambda: metric(faulty, "pipeline_in_house") == 3)
+    refused = post(faulty, "b [MASK]")
+    assert (refused.status_code, refused.json()["error_type"]) == (503, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert [httpx2.get(faulty.url + path).status_code for path in ("/health", "/ready")] == [200, 200]
+    held_pass.close()
+    assert [future.result().status_code for future in inside] == [200, 200, 200]
+    assert post(faulty, "b [MASK]").status_code == 200
+
+
+def test_the_work_of_a_client_that_closes_its_socket_is_skipped_and_counted(
+    faulty: Process, hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    before = metric(faulty, 'pipeline_skipped_total{reason="abandoned"}')
+    batches = metric(faulty, "pipeline_batch_size_sum")
+    held = background.submit(post, faulty, HOLD)
+    held_pass = hold.begun()
+    host, _, port = faulty.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\na [MASK]")
+        until(lambda: metric(faulty, "pipeline_in_house") == 2)
+    until(lambda: metric(faulty, 'pipeline_requests_total{error_type="hung_up",route="/",status="499"}') == 1)
+    held_pass.close()
+    assert held.result().status_code == 200
+    until(lambda: metric(faulty, "pipeline_in_house") == 0)
+    assert metric(faulty, 'pipeline_skipped_total{reason="abandoned"}') == before + 1
+    assert metric(faulty, "pipeline_batch_size_sum") == batches + 1  # the held one alone
+
+
+def test_one_poisonous_input_fails_alone_and_its_secrets_stay_in_the_log(
+    faulty: Process, hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    held = background.submit(post, faulty, HOLD)  # so that the next two share a batch
+    held_pass = hold.begun()
+    good, bad = background.submit(post, faulty, "a [MASK]"), background.submit(post, faulty, "poison [MASK]")
+    until(lambda: metric(faulty, "pipeline_in_house") == 3)
+    held_pass.close()
+    assert held.result().status_code == 200
+    assert good.result().status_code == 200
+    assert (bad.result().status_code, bad.result().json()["error_type"]) == (500, "inference_failed")
+    assert "secret" not in bad.result().text
+    assert any("a secret of the model" in line for line in faulty.log)
+    assert httpx2.get(f"{faulty.url}/health").status_code == 200
+
+
+def test_at_the_deadline_the_answer_is_a_504_and_work_not_begun_is_skipped(
+    hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_REQUEST_TIMEOUT_S": "0.5"}
+    with serving("tests.faulty_app:app", **environment) as process:
+        held = background.submit(post, process, HOLD)
+        held_pass = hold.begun()
+        waiting = post(process, "a [MASK]")
+        assert (waiting.status_code, waiting.json()["error_type"]) == (504, "deadline_exceeded")
+        assert held.result().status_code == 504
+        until(lambda: httpx2.get(f"{process.url}/health").status_code == 503)  # stuck for longer than its deadline
+        held_pass.close()
+        until(lambda: metric(process, "pipeline_in_house") == 0)
+        skipped = [metric(process, f'pipeline_skipped_total{{reason="{why}"}}') for why in ("abandoned", "expired")]
+        assert sum(skipped) == 1
+        assert post(process, "a [MASK]").status_code == 200
+        assert httpx2.get(f"{process.url}/health").status_code == 200
+
+
+def test_sigterm_answers_everything_that_was_accepted_and_exits_with_0(
+    hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    with serving("tests.faulty_app:app", FAULTY_APP_HOLD=hold.port, PIPELINE_MAX_BATCH_SIZE="2") as process:
+        accepted = [background.submit(post, process, HOLD)]
+        held_pass = hold.begun()
+        accepted += [background.submit(post, process, f"{word} [MASK]") for word in "abcdefg"]
+        until(lambda: metric(process, "pipeline_in_house") == 8)
+        process.terminate()
+        process.wait_for_line("Shutting down")
+        with pytest.raises(httpx2.TransportError):
+            post(process, "too late [MASK]")
+        held_pass.close()
+        assert [future.result().status_code for future in accepted] == [200] * 8
+        assert process.exit_status() == 0
+        assert not any("Traceback" in line for line in process.log)
+
+
+def test_a_drain_that_takes_too_long_answers_with_draining(hold: Hold, background: ThreadPoolExecutor) -> None:
+    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_DRAIN_TIMEOUT_S": "0.2"}
+    with serving("tests.faulty_app:app", **environment) as process:
+        held = background.submit(post, process, HOLD)
+        held_pass = hold.begun()
+        process.terminate()
+        assert (held.result().status_code, held.result().json()["error_type"]) == (503, "draining")
+        held_pass.close()
+        assert process.exit_status() == 0
+
+
+def test_a_model_in_which_everything_fails_turns_health_red_and_answers_everyone(
+    hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    with serving("tests.faulty_app:app", FAULTY_APP_HOLD=hold.port, PIPELINE_MAX_BATCH_SIZE="1") as process:
+        held: list[Future[httpx2.Response]] = [background.submit(post, process, "hold kill [MASK]")]
+        held_pass = hold.begun()
+        held += [background.submit(post, process, "a [MASK]") for _ in range(3)]
+        until(lambda: metric(process, "pipeline_in_house") == 4)
+        held_pass.close()
+        for future in held:
+            assert (future.result().status_code, future.result().json()["error_type"]) == (503, "unavailable")
+        for path in ("/health", "/ready"):
+            assert httpx2.get(process.url + path).status_code == 503
+        process.terminate()
+        assert process.exit_status() == 0
+
+
+# The start
+
+
+def test_a_model_of_the_hub_is_fetched_and_served(tmp_path: Path) -> None:
+    with running_hub({"bert-base-uncased": Path(BUNDLED_MODEL)}) as (url, asked):
+        environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url, "HF_HOME": str(tmp_path)}
+        with serving(PIPELINE_MODEL="bert-base-uncased", **environment) as process:
+            assert post(process, "test [MASK]").status_code == 200
+            info = httpx2.get(f"{process.url}/info").json()
+            assert (info["model"], info["task"]) == ("bert-base-uncased", "fill-mask")
+        assert any(path.endswith("/model.safetensors") for path in asked)
+
+
+def test_a_start_that_cannot_succeed_ends_with_one_clear_line_and_a_status_that_says_so(tmp_path: Path) -> None:
+    make_model("fill-mask", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    with running_hub({}) as (hub, _):
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache")}
+        cases: list[tuple[dict[str, str], str]] = [
+            ({"PIPELINE_MODLE": "x"}, "PIPELINE_MODLE is not a setting; did you mean PIPELINE_MODEL?"),
+            ({"PIPELINE_MAX_BATCH_SIZE": "0"}, "PIPELINE_MAX_BATCH_SIZE: Input should be greater than or equal to 1"),
+            (
+                {"PIPELINE_MODEL": "/no/such/folder"},
+                "the folder '/no/such/folder' does not exist; check PIPELINE_MODEL",
+            ),
+            (
+                {"PIPELINE_MODEL": str(tmp_path / "model")},
+                "does not say what it is for (architectures: none); set PIPELINE_TASK",
+            ),
+            ({"PIPELINE_MODEL": "nobody/nothing", **online}, f"there is no model 'nobody/nothing' at {hub}"),
+            (
+                {"PIPELINE_MODEL": "a/b", **online, "HF_ENDPOINT": nobody},
+                f"cannot reach {nobody} and 'a/b' is not in the local cache",
+            ),
+        ]
+        processes = [Process(**environment) for environment, _ in cases]
+        try:
+            for process, (environment, words) in zip(processes, cases, strict=True):
+                assert process.exit_status() not in {0, None}, environment
+                assert not any("Traceback" in line for line in process.log), process.log
+                assert len([line for line in process.log if words in line]) == 1, process.log
+        finally:
+            for process in processes:
+                process.end()
