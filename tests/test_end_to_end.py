@@ -19,6 +19,7 @@ from huggingface_hub import InferenceClient
 
 from config import BUNDLED_MODEL, Settings
 from server import create_app
+from tests.compare import assert_same
 from tests.hub import running_hub
 from tests.models import make_model
 from tests.process import Process, serving, serving_in_thread
@@ -100,13 +101,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_the_bundled_model_answers_raw_text_with_exactly_what_the_pipeline_returns(bundled: Process) -> None:
     pipe = transformers.pipeline("fill-mask", model=BUNDLED_MODEL, dtype="float32")
     for text in ("test [MASK]", "paris is the capital of [MASK].", "the [MASK] of [MASK] is tall."):
-        answer, expected = post(bundled, text).json(), pipe(text)
-        flat = [item for row in answer for item in (row if isinstance(row, list) else [row])]
-        wanted = [item for row in expected for item in (row if isinstance(row, list) else [row])]
-        assert [(item["token"], item["token_str"], item["sequence"]) for item in flat] == [
-            (item["token"], item["token_str"], item["sequence"]) for item in wanted
-        ]
-        assert [item["score"] for item in flat] == pytest.approx([item["score"] for item in wanted], abs=1e-6)
+        assert_same(post(bundled, text).json(), pipe(text), 1e-6)
 
 
 def test_many_clients_at_once_each_get_their_own_answer_in_shared_batches(

@@ -16,6 +16,7 @@ from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unav
 from inference import LoadedPipeline, PipelineThread, PreparedInput, cut_padding, enough_tokens, plan_passes
 from loading import load
 from protocol import TASKS
+from tests.compare import assert_same
 from tests.models import CLASSES, LABELS, make_model
 
 Parameters = dict[str, object]
@@ -83,23 +84,6 @@ def run(loaded: LoadedPipeline, work: list[tuple[str, Parameters]]) -> list[Any]
     prepared = loaded.prepare(work)
     results = iter(loaded.run([item for item in prepared if isinstance(item, PreparedInput)]))
     return [next(results) if isinstance(item, PreparedInput) else item for item in prepared]
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    """Equal, but for the last digits of computed numbers."""
-    if isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key in theirs:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(theirs, list):
-        assert isinstance(ours, list)
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    elif isinstance(theirs, str) or theirs is None:
-        assert ours == theirs
-    else:
-        assert float(ours) == pytest.approx(float(theirs), rel=1e-5, abs=1e-5)
 
 
 @contextmanager

@@ -1,0 +1,140 @@
+"""The documents say what the code does: their tables are compared with it, their commands are run."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from starlette.routing import Route
+
+import errors
+import protocol
+from config import VERSION, Settings, variable
+from server import STATUS, create_app
+from tests.compare import assert_same
+from tests.fakes import FakeRunner
+from tests.process import Process, serving
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading of the README, without its head."""
+    section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Process]:
+    with serving() as opened:
+        yield opened
+
+
+# Tables
+
+
+def default_of(name: str) -> str:
+    default = Settings.model_fields[name].default
+    special: dict[str, str] = {"model": "the bundled model", "task": "from the model", "cors_origins": "none"}
+    special |= {"threads": "`auto`", "max_batch_tokens": "`auto`", "dtype": "see right"}
+    if name in special:
+        return special[name]
+    if default is None:
+        return "none"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def test_the_table_of_settings_is_the_settings() -> None:
+    wanted = [
+        [f"`{variable(name)}`", default_of(name), field.description or ""]
+        for name, field in Settings.model_fields.items()
+    ]
+    assert table("Settings") == wanted
+
+
+def test_the_table_of_routes_is_the_routes() -> None:
+    routes = [route for route in create_app(Settings(), FakeRunner()).routes if isinstance(route, Route)]
+    wanted = [f"`{'POST' if 'POST' in (route.methods or ()) else 'GET'} {route.path}`" for route in routes]
+    assert [row[0] for row in table("Routes")] == wanted
+
+
+def test_the_table_of_errors_is_the_table_of_errors() -> None:
+    wanted = sorted(f"{status} `{error_type}`" for status, error_type in STATUS.values())
+    assert sorted(f"{row[0]} {row[1]}" for row in table("Errors")) == wanted
+
+
+def test_the_table_of_tasks_is_the_tasks_and_their_parameters() -> None:
+    wanted = [[f"`{name}`", ", ".join(f"`{p}`" for p in task.parameters)] for name, task in protocol.TASKS.items()]
+    assert [row[:2] for row in table("Tasks")] == wanted
+
+
+def test_the_table_of_metrics_is_the_metrics() -> None:
+    ours = [metric for metric in REGISTRY.collect() if metric.name.startswith("pipeline_")]
+    wanted = [f"`{metric.name}{'_total' if metric.type == 'counter' else ''}`" for metric in ours]
+    assert sorted(row[0] for row in table("Metrics")) == sorted(wanted)
+
+
+# Commands
+
+
+def curl_examples() -> list[tuple[str, str]]:
+    """Each curl line with the answer that is printed under it."""
+    found = [block.split("\n", 1) for block in blocks("console")]
+    return [(command.removeprefix("$ "), answer) for command, answer in found if command.startswith("$ curl")]
+
+
+@pytest.mark.parametrize(("command", "answer"), curl_examples())
+def test_a_curl_line_of_the_readme_gives_the_answer_that_stands_under_it(
+    command: str, answer: str, process: Process
+) -> None:
+    words = [word.replace("http://localhost:8000", process.url) for word in shlex.split(command)]
+    output = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True).stdout
+    assert_same(json.loads(output), json.loads(answer), 1e-4)
+
+
+def test_there_are_curl_lines_to_run() -> None:
+    assert len(curl_examples()) >= 4
+
+
+def test_the_python_example_runs_and_prints_what_it_says(process: Process, tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    script = tmp_path / "example.py"
+    script.write_text(code.replace("http://localhost:8000", process.url))
+    environment = {"HF_HUB_OFFLINE": "0", "PATH": ""}
+    output = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
+    printed = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert output.stdout.splitlines() == printed
+
+
+def test_ci_runs_the_readmes_test_command_as_it_stands() -> None:
+    commands = [line for block in blocks("sh") for line in block.splitlines()]
+    (serve,) = [line for line in commands if line.endswith("uvicorn server:app")]
+    (test,) = [line for line in commands if line.endswith("bin/pytest")]
+    assert serve.startswith("python3 -m venv .venv && ")
+    assert test in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_module_stands_in_the_house_of_the_contributing_guide() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in ROOT.glob("*.py"):
+        assert f"`{path.name}`" in guide
+
+
+def test_the_changelog_has_the_version() -> None:
+    assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_error_is_left_without_a_word_about_it() -> None:
+    for error in STATUS:
+        assert (error.__doc__ or "") != (errors.PipelineServerError.__doc__ or "")
