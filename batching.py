@@ -23,6 +23,8 @@ from errors import DeadlineExceeded, Draining, Overloaded, PipelineServerError, 
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+SHUTTING_DOWN = "The server is shutting down; try another."
+TOO_LATE = "There was no answer in time; the server is slow or busy."
 
 
 class Prepared(Protocol):
@@ -142,6 +144,7 @@ class Batcher:
         self._in_hand: list[Request] = []
         self._busy_since: float | None = None
         self._seconds_per_request = 0.0
+        self._fault: str | None = None
         self._empty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -158,7 +161,7 @@ class Batcher:
             self._task.cancel()
             await asyncio.wait({self._task})
         # A task that is cancelled before its first step never gets to its `finally`.
-        self._answer_everyone(Draining("The server is shutting down; try another."))
+        self._answer_everyone(Draining(SHUTTING_DOWN))
 
     async def drain(self, timeout_s: float) -> None:
         """Let nobody in, answer everyone in the house for `timeout_s` seconds at most, then stop."""
@@ -173,6 +176,8 @@ class Batcher:
     @property
     def trouble(self) -> str | None:
         """Why no request can be served, in one sentence, or None. Overload is no trouble."""
+        if self._fault is not None:
+            return self._fault
         if self._task is None or (self._task.done() and not self.draining):
             return "The server loop is not running."
         if self._busy_since is not None:
@@ -185,7 +190,7 @@ class Batcher:
         """Admit all inputs, or none: raises `Draining`, `Unavailable` or `Overloaded`."""
         retry_after_s = forecast_s(self.in_house, self._seconds_per_request)
         if self.draining:
-            raise Draining("The server is shutting down; try another.", retry_after_s)
+            raise Draining(SHUTTING_DOWN, retry_after_s)
         if trouble := self.trouble:
             raise Unavailable(trouble, retry_after_s)
         if self.in_house + len(inputs) > self.max_requests:
@@ -203,19 +208,24 @@ class Batcher:
     # The loop
 
     async def _serve(self) -> None:
-        verdict: PipelineServerError = Draining("The server is shutting down; try another.")
         try:
             while True:
                 await self._gather()
                 await self._run()
+        except asyncio.CancelledError:
+            self._answer_everyone(Draining(SHUTTING_DOWN))
+            raise
         except Unavailable as error:
-            logger.critical("The server loop stops: %s", error)
-            verdict = error
-        except Exception:
-            logger.critical("The server loop died of a bug.", exc_info=True)
-            verdict = Unavailable("The server loop is not running.")
-        finally:
-            self._answer_everyone(verdict)
+            self._die(str(error), error)
+        except BaseException as error:  # a panic in Rust is no `Exception`; whatever it was, nobody is left waiting
+            self._die("The server loop died of a bug.", error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+
+    def _die(self, fault: str, cause: BaseException) -> None:
+        logger.critical("The server loop stops: %s", fault, exc_info=cause)
+        self._fault = fault
+        self._answer_everyone(Unavailable(fault))
 
     async def _gather(self) -> None:
         """Return when a batch is due, with its requests ready."""
@@ -278,6 +288,8 @@ class Batcher:
         """Await the runner, with it on record who is in its hands and since when."""
         self._in_hand, self._busy_since = requests, asyncio.get_running_loop().time()
         results = await work
+        if len(results) != len(requests):
+            raise RuntimeError(f"the runner made {len(results)} results of {len(requests)} requests")
         # Not in a `finally`: those in the hands of a runner that failed are still to be answered.
         self._in_hand, self._busy_since = [], None
         return results
@@ -295,7 +307,7 @@ class Batcher:
         if reason is None:
             return False
         metrics.SKIPPED.labels(reason).inc()
-        self._leave(request, Answer(error=DeadlineExceeded("Nobody waited for the answer any more.")))
+        self._leave(request, Answer(error=DeadlineExceeded(TOO_LATE)))
         return True
 
     def _answer_everyone(self, verdict: PipelineServerError) -> None:

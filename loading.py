@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.pipelines import TASK_ALIASES
 from transformers.pipelines.base import Pipeline
 
 from errors import ConfigurationError
@@ -61,15 +62,18 @@ def explain_loading(model: str, revision: str | None, error: BaseException) -> s
             f"{why} and {model!r} is not in the local cache; "
             "check the network and HF_ENDPOINT, or set PIPELINE_MODEL to a local folder"
         )
+    if "trust_remote_code" in str(error):
+        return f"{model!r} brings code of its own, which this server does not run; choose another model"
     return f"cannot load {model!r}: {first_line(error)}"
 
 
 def task_of(model: str, revision: str | None) -> str:
     """The task that a checkpoint's configuration names the architecture of. Raises `ConfigurationError`."""
-    architectures = transformers.AutoConfig.from_pretrained(model, revision=revision).architectures or []
+    config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    architectures: list[str] = config.architectures or []
     for architecture in architectures:
         for ending, task in TASK_OF_ARCHITECTURE.items():
-            if architecture.endswith(ending):
+            if architecture.endswith(ending) and not architecture.endswith("HeadModel"):
                 return task
     found = ", ".join(architectures) or "none"
     raise ConfigurationError(f"{model!r} does not say what it is for (architectures: {found}); set PIPELINE_TASK")
@@ -98,19 +102,20 @@ def load(
     device = pick_device(device)
     transformers.utils.logging.disable_progress_bar()
     try:
-        task = task or task_of(model, revision)
+        task = TASK_ALIASES.get(task, task) if task else task_of(model, revision)
         if task not in served:
             raise ConfigurationError(f"the task {task!r} is not served; PIPELINE_TASK can be {', '.join(served)}")
-        return transformers.pipeline(
-            task,
-            model=model,
-            revision=revision,
-            device=device,
-            dtype=pick_dtype(dtype, device),
-            trust_remote_code=False,
+        dtype = pick_dtype(dtype, device)
+        pipe = transformers.pipeline(
+            task, model=model, revision=revision, device=device, dtype=dtype, trust_remote_code=False
         )
     except ConfigurationError:
         raise
     except Exception as error:
         logger.debug("loading failed", exc_info=True)
         raise ConfigurationError(explain_loading(model, revision, error)) from error
+    if pipe.tokenizer is None:
+        raise ConfigurationError(f"{model!r} has no tokenizer, so it cannot serve the task {task!r}")
+    # From here on it would only quote what clients send.
+    transformers.utils.logging.set_verbosity_error()
+    return pipe

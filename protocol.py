@@ -6,6 +6,7 @@ against the typed specification of the task that `huggingface_hub` ships; nothin
 Starlette, the queue or the model.
 """
 
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, get_type_hints
@@ -18,12 +19,13 @@ from huggingface_hub import (
     TokenClassificationParameters,
     ZeroShotClassificationParameters,
 )
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from errors import Malformed, Rejected, TooLarge, UnsupportedMediaType
 
-# What the specification leaves open: the least value of each number.
+# What the specification leaves open: the least value of each number, and the most entries of a list.
 LEAST = {"top_k": 1, "stride": 0}
+MOST = {"targets": 256, "candidate_labels": 256, "ignore_labels": 256}
 
 
 def _unchanged(output: Any) -> Any:
@@ -60,9 +62,19 @@ def checker(specification: type, names: Mapping[str, str]) -> type[BaseModel]:
     defaults = {item.name: item.default for item in fields(specification) if item.name in names}
     checked: dict[str, Any] = {}
     for name, default in defaults.items():
-        hint = Annotated[hints[name], Field(ge=LEAST[name])] if name in LEAST else hints[name]
+        hint: Any = Annotated[hints[name], Field(ge=LEAST.get(name), max_length=MOST.get(name))]
+        if name == "hypothesis_template":
+            hint = Annotated[hint, AfterValidator(plain_template)]
         checked[name] = (hint, None if default is None else ...)
     return create_model(specification.__name__, __config__=ConfigDict(extra="forbid", strict=True), **checked)
+
+
+def plain_template(template: str | None) -> str | None:
+    """A template may hold plain `{}` only: `str.format` has formats that make gigabytes, and attributes."""
+    for _, name, form, conversion in string.Formatter().parse(template or ""):
+        if name or form or conversion:
+            raise ValueError("only plain {} may stand in it")
+    return template
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -149,7 +161,7 @@ def check(parameters: dict[str, Any], task: Task) -> dict[str, object]:
         if first["type"] == "extra_forbidden":
             raise Rejected(f"Unknown parameter {name!r}; this pipeline takes {allowed}.") from None
         kind = Malformed if first["type"].endswith("_type") else Rejected
-        raise kind(f"Parameter {name!r}: {first['msg']}.") from None
+        raise kind(f"Parameter {name!r}: {first['msg'].removeprefix('Value error, ')}.") from None
     return {task.parameters[name]: getattr(checked, name) for name in checked.model_fields_set}
 
 

@@ -6,16 +6,13 @@ It must never know torch or transformers: what runs the model is behind `ServedR
 import asyncio
 import hmac
 import logging
-import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from types import FrameType
 from typing import Protocol
 
 import prometheus_client
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -28,12 +25,13 @@ from starlette.types import Receive
 import config
 import errors
 import inference
+import loading
 import logs
 import protocol
-from batching import Answer, Batcher, Policy, Runner
+from asgi import Envelope, hang_up, on_termination, read_body
+from batching import TOO_LATE, Answer, Batcher, Policy, Runner
 from batching import Request as Entry
 from config import VERSION, Settings
-from middleware import Envelope, count
 
 logger = logging.getLogger(__name__)
 
@@ -73,49 +71,29 @@ class ServedRunner(Runner, Protocol):
     def close(self) -> None: ...
 
 
-def pipeline_runner(settings: Settings) -> ServedRunner:
+def pipeline_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
-    load = partial(
-        inference.load_pipeline,
-        settings.model,
-        task=settings.task,
-        revision=settings.revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        served=tuple(protocol.TASKS),
-        truncate=settings.truncate,
-        max_batch_tokens=settings.max_batch_tokens,
-    )
-    return inference.PipelineThread(load, settings.threads or config.usable_cores())
+    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(protocol.TASKS))
+    threads = s.threads or config.usable_cores()
+    return inference.PipelineThread(load, threads=threads, truncate=s.truncate, max_batch_tokens=s.max_batch_tokens)
 
 
-# Reading and waiting
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, in bytes. Raises `TooLarge` before taking more than `limit`."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
-        raise errors.TooLarge(f"The body has {declared} bytes; the limit is {limit}.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise errors.TooLarge(f"The body has at least {len(body)} bytes; the limit is {limit}.")
-    return bytes(body)
-
-
-async def hang_up(receive: Receive) -> None:
-    """Return when the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+# Waiting and answering
 
 
 async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
-    """The answers, unless the client hangs up (`ClientDisconnect`) or the deadline comes (`DeadlineExceeded`) first."""
+    """The answers up to the first error, unless the client hangs up or the deadline comes first.
+
+    Raises `ClientDisconnect` or `DeadlineExceeded`.
+    """
 
     async def collect() -> list[Answer]:
-        return [await entry.response.get() for entry in entries]
+        collected: list[Answer] = []
+        for entry in entries:
+            collected.append(await entry.response.get())
+            if collected[-1].error is not None:
+                break  # the answer is this error: nobody waits for the others any more
+        return collected
 
     loop = asyncio.get_running_loop()
     answers, gone = loop.create_task(collect()), loop.create_task(hang_up(receive))
@@ -127,7 +105,7 @@ async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
         if gone.done():
             gone.result()  # a fault of the server underneath, if there was one
             raise ClientDisconnect
-        raise errors.DeadlineExceeded("There was no answer in time; the server is slow or busy.")
+        raise errors.DeadlineExceeded(TOO_LATE)
     finally:
         for entry in entries:
             entry.abandoned = True
@@ -144,42 +122,14 @@ def server_timing(answers: list[Answer], total_s: float) -> str:
     return f'{durations}, batch;desc="{max(answer.batch_size for answer in answers)}"'
 
 
-def first_error(answers: list[Answer]) -> errors.PipelineServerError | None:
-    """The first input's error, which says which input it is when there are several."""
-    for index, answer in enumerate(answers):
-        if answer.error is None:
-            continue
-        if len(answers) == 1 or isinstance(answer.error, errors.Refused):
-            return answer.error
-        error = type(answer.error)(f"inputs[{index}]: {answer.error}")
-        error.__cause__ = answer.error.__cause__
+def error_of(answers: list[Answer], inputs: int) -> errors.PipelineServerError | None:
+    """The error that ends the answers, if one does; it says which input it is when there are several."""
+    error = answers[-1].error
+    if error is None or inputs == 1 or isinstance(error, errors.Refused):
         return error
-    return None
-
-
-@contextmanager
-def on_termination(begin: Callable[[], object]) -> Iterator[None]:
-    """Call `begin` in the event loop as soon as uvicorn is told to terminate, and let the process end with status 0.
-
-    uvicorn drains by itself, but tells the app only when it has, and then raises the signal again, so that the status
-    would be that of a killed process. Under another server, or none, this does nothing.
-    """
-    previous = signal.getsignal(signal.SIGTERM)
-    uvicorn_server = getattr(previous, "__self__", None)
-    if not isinstance(uvicorn_server, uvicorn.Server):
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        uvicorn_server.should_exit = True
-        loop.call_soon_threadsafe(begin)
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    numbered = type(error)(f"inputs[{len(answers) - 1}]: {error}")
+    numbered.__cause__ = error.__cause__
+    return numbered
 
 
 # The app
@@ -198,11 +148,10 @@ class Service:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        logs.configure(self.settings.log_format)
         try:
             await self.runner.start()
             self._start_batching()
-            with on_termination(self.begin_drain):
+            with on_termination(self.begin_drain, self.settings.drain_timeout_s):
                 yield
             await self.begin_drain()
         except errors.ConfigurationError as error:
@@ -231,11 +180,11 @@ class Service:
     async def infer(self, request: Request) -> Response:
         """Run the pipeline on the body."""
         arrived = time.perf_counter()
-        body = await read_body(request, self.settings.max_body_bytes)
+        body = await read_body(request, self.settings.max_body_bytes, self.settings.request_timeout_s)
         work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
         entries = self.batcher.submit(work.inputs, work.parameters)
         answers = await answers_of(entries, request.receive)
-        if error := first_error(answers):
+        if error := error_of(answers, len(entries)):
             raise error
         content = protocol.render(work, [answer.output for answer in answers], self.task)
         total_s = time.perf_counter() - arrived
@@ -314,12 +263,10 @@ class Service:
     async def on_bug(self, request: Request, error: Exception) -> Response:
         """An error of ours that nobody foresaw; the traceback goes to the log."""
         headers = {"X-Request-ID": request.state.request_id}  # this answer is made outside the envelope
-        response = self._error(request, 500, "internal", "The server made an error; its log has the details.", headers)
-        count(request, 500)
-        return response
+        return self._error(request, 500, "internal", "The server made an error; its log has the details.", headers)
 
     async def on_hang_up(self, request: Request, error: Exception) -> Response:
-        """Nobody reads this answer; the status is for the log and the metrics."""
+        """Nobody reads this answer; its status is for the metrics."""
         return self._error(request, 499, "hung_up", "The client hung up.", {})
 
     def _error(self, request: Request, status: int, error_type: str, message: str, headers: dict[str, str]) -> Response:
@@ -332,8 +279,17 @@ class Service:
 def create_app(settings: Settings | None = None, runner: ServedRunner | None = None) -> Starlette:
     """The app. Settings come from the environment unless given; nothing is loaded before the lifespan starts."""
     settings = settings or config.from_environment()
+    logs.configure(settings.log_format)
     service = Service(settings, runner or pipeline_runner(settings))
-    middleware = [Middleware(Envelope, startup_error=lambda: service.startup_error)]
+    routes = [
+        Route("/", service.guarded(service.infer), methods=["POST"]),
+        Route("/health", service.health),
+        Route("/ready", service.ready),
+        Route("/info", service.guarded(service.info)),
+        Route("/metrics", service.guarded(service.metrics)),
+    ]
+    paths = {route.path for route in routes}
+    middleware = [Middleware(Envelope, paths=paths, startup_error=lambda: service.startup_error)]
     if settings.cors_origins:
         middleware.append(
             Middleware(
@@ -344,14 +300,8 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
                 expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
             )
         )
-    return Starlette(
-        routes=[
-            Route("/", service.guarded(service.infer), methods=["POST"]),
-            Route("/health", service.health),
-            Route("/ready", service.ready),
-            Route("/info", service.guarded(service.info)),
-            Route("/metrics", service.guarded(service.metrics)),
-        ],
+    app = Starlette(
+        routes=routes,
         middleware=middleware,
         lifespan=service.lifespan,
         exception_handlers={
@@ -361,6 +311,8 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
             Exception: service.on_bug,
         },
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 app = create_app()

@@ -40,16 +40,18 @@ async def post(
     *,
     method: str = "POST",
     path: str = "/",
+    query: bytes = b"",
     hang_up: asyncio.Event | None = None,
+    stall: bool = False,
 ) -> Reply:
-    """One request, its body in one piece or in several; the client stays until `hang_up` is set."""
+    """One request, its body in one piece or in several, or never whole; the client stays until `hang_up` is set."""
     chunks = [body] if isinstance(body, bytes) else list(body)
     reply = Reply()
     done = asyncio.Event()
 
     async def receive() -> Message:
         if chunks:
-            return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+            return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks) or stall}
         await (hang_up or done).wait()
         return {"type": "http.disconnect"}
 
@@ -69,7 +71,7 @@ async def post(
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query,
         "root_path": "",
         "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
         "server": ("127.0.0.1", 8000),

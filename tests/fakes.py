@@ -24,12 +24,17 @@ def failure() -> InferenceFailed:
     return error
 
 
+class Panic(BaseException):
+    """As a panic in Rust comes out in Python."""
+
+
 @dataclass
 class FakeRunner:
     """Answers a text with its upper case, a token for each word.
 
     A batch takes `model_s` seconds of the loop's time, or lasts until `gate` is set. "bad" in a text is refused when it
-    is prepared, "poison" fails in the model, "broken" breaks the model for good, "bug" raises what nobody foresaw.
+    is prepared, "poison" fails in the model, "broken" breaks the model for good. Nobody foresaw "bug",
+    "panic" and "short": an exception, one that is no `Exception`, and too few results.
     """
 
     model_s: float = 0.0
@@ -61,6 +66,10 @@ class FakeRunner:
             raise Unavailable("The model is broken.")
         if any("bug" in text for text in texts):
             raise ZeroDivisionError("nobody foresaw this")
+        if any("panic" in text for text in texts):
+            raise Panic("at tokenizer.rs")
+        if any("short" in text for text in texts):
+            return []
         return [failure() if "poison" in text else text.upper() for text in texts]
 
     def describe(self) -> dict[str, object]:

@@ -9,16 +9,18 @@ import socket
 from typing import Any
 
 import torch
+from transformers.pipelines.base import Pipeline
 
 from config import from_environment
-from inference import LoadedPipeline, PipelineThread, load_pipeline
+from inference import PipelineThread
+from loading import load
 from protocol import TASKS
 from server import create_app
 
 
-def load() -> LoadedPipeline:
-    loaded = load_pipeline(settings.model, served=tuple(TASKS))
-    words = {word: loaded.pipe.tokenizer.convert_tokens_to_ids(word) for word in ("hold", "poison", "kill")}
+def load_faulty() -> Pipeline:
+    pipe = load(settings.model, settings.task, None, "cpu", None, tuple(TASKS))
+    words = {word: pipe.tokenizer.convert_tokens_to_ids(word) for word in ("hold", "poison", "kill")}
     broken = False
 
     def fault(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -31,9 +33,9 @@ def load() -> LoadedPipeline:
         if broken or (ids == words["poison"]).any():
             raise RuntimeError("a secret of the model")
 
-    loaded.pipe.model.register_forward_pre_hook(fault, with_kwargs=True)
-    return loaded
+    pipe.model.register_forward_pre_hook(fault, with_kwargs=True)
+    return pipe
 
 
 settings = from_environment()
-app = create_app(settings, PipelineThread(load, threads=1))
+app = create_app(settings, PipelineThread(load_faulty, threads=1))

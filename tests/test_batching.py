@@ -376,7 +376,7 @@ def test_draining_an_empty_house_takes_no_time() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("fault", ["broken", "bug"])
+@pytest.mark.parametrize("fault", ["broken", "bug", "panic", "short"])
 def test_when_the_loop_dies_everyone_is_answered_and_it_is_seen(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     async def steps(runner: FakeRunner, batcher: Batcher) -> None:
         assert trouble(batcher) is None
@@ -387,10 +387,14 @@ def test_when_the_loop_dies_everyone_is_answered_and_it_is_seen(fault: str, capl
         for request in [*in_the_model, *in_the_queue]:
             assert isinstance((await request.response.get()).error, Unavailable)
         await asyncio.sleep(0)
-        assert trouble(batcher) == "The server loop is not running."
-        with pytest.raises(Unavailable):
+        words = "The model is broken." if fault == "broken" else "The server loop died of a bug."
+        assert trouble(batcher) == words
+        with pytest.raises(Unavailable, match=words):
             batcher.submit(["d"], {})
         assert caplog.records[-1].levelname == "CRITICAL"
+        assert caplog.records[-1].exc_info is not None
+        batcher.draining = True
+        assert trouble(batcher) == words  # a shutdown does not make it well again
 
     scenario(steps)
 
@@ -417,8 +421,21 @@ def test_a_batcher_that_was_never_started_is_in_trouble() -> None:
 
 def test_cancelling_the_loop_in_the_tick_of_an_arrival_is_not_swallowed() -> None:
     async def main() -> None:
-        batcher = make(FakeRunner(), wait_s=1)
-        await asyncio.sleep(0)
+        batcher = make(FakeRunner(), wait_s=10)
+        (first,) = batcher.submit(["a"], {})
+        await asyncio.sleep(1)  # now the loop waits for company, up to a deadline
+        (second,) = batcher.submit(["b"], {})
+        await batcher.stop()
+        assert asyncio.get_running_loop().time() == 1
+        for request in (first, second):
+            assert isinstance(request.response.get_nowait().error, Draining)
+
+    run(main())
+
+
+def test_a_loop_that_is_stopped_before_its_first_step_answers_everyone_too() -> None:
+    async def main() -> None:
+        batcher = make(FakeRunner())
         (request,) = batcher.submit(["a"], {})
         await batcher.stop()
         assert isinstance(request.response.get_nowait().error, Draining)

@@ -104,9 +104,7 @@ def test_the_bundled_model_answers_raw_text_with_exactly_what_the_pipeline_retur
         assert_same(post(bundled, text).json(), pipe(text), 1e-6)
 
 
-def test_many_clients_at_once_each_get_their_own_answer_in_shared_batches(
-    bundled: Process, background: ThreadPoolExecutor
-) -> None:
+def test_many_clients_at_once_each_get_their_own_answer(bundled: Process, background: ThreadPoolExecutor) -> None:
     texts = [
         f"the {word} is {'very ' * length}[MASK]." for length, word in enumerate(["sun", "sea", "dog", "king"] * 16)
     ]
@@ -117,8 +115,6 @@ def test_many_clients_at_once_each_get_their_own_answer_in_shared_batches(
         assert all(item["sequence"].startswith(prefix) for item in response.json())
     for one, response in zip(alone, responses[:4], strict=True):
         assert [item["token"] for item in one] == [item["token"] for item in response.json()]
-    sizes = [int(re.findall(r'batch;desc="(\d+)"', response.headers["server-timing"])[0]) for response in responses]
-    assert max(sizes) > 1
 
 
 # What huggingface_hub's client makes of an answer, and what it should be by the pipeline's own.
@@ -217,6 +213,7 @@ def test_one_poisonous_input_fails_alone_and_its_secrets_stay_in_the_log(
     held_pass.close()
     assert held.result().status_code == 200
     assert good.result().status_code == 200
+    assert good.result().headers["server-timing"].endswith('batch;desc="2"')
     assert (bad.result().status_code, bad.result().json()["error_type"]) == (500, "inference_failed")
     assert "secret" not in bad.result().text
     assert any("a secret of the model" in line for line in faulty.log)
@@ -226,7 +223,7 @@ def test_one_poisonous_input_fails_alone_and_its_secrets_stay_in_the_log(
 def test_at_the_deadline_the_answer_is_a_504_and_work_not_begun_is_skipped(
     hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_REQUEST_TIMEOUT_S": "0.5"}
+    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_REQUEST_TIMEOUT_S": "4"}
     with serving("tests.faulty_app:app", **environment) as process:
         held = background.submit(post, process, HOLD)
         held_pass = hold.begun()
@@ -267,8 +264,18 @@ def test_a_drain_that_takes_too_long_answers_with_draining(hold: Hold, backgroun
         held_pass = hold.begun()
         process.terminate()
         assert (held.result().status_code, held.result().json()["error_type"]) == (503, "draining")
+        assert process.exit_status() == 0  # though the pass still runs
         held_pass.close()
-        assert process.exit_status() == 0
+
+
+def test_a_client_that_never_finishes_sending_does_not_keep_the_server_from_ending() -> None:
+    with serving(PIPELINE_DRAIN_TIMEOUT_S="0.2") as process:
+        host, _, port = process.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\na")
+            assert httpx2.get(f"{process.url}/health").status_code == 200
+            process.terminate()
+            assert process.exit_status() == 0
 
 
 def test_a_model_in_which_everything_fails_turns_health_red_and_answers_everyone(

@@ -13,8 +13,9 @@ import transformers
 
 from config import BUNDLED_MODEL
 from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unavailable
-from inference import LoadedPipeline, PipelineThread, PreparedInput, cut_padding, enough_tokens, plan_passes
+from inference import LoadedPipeline, PipelineThread, PreparedInput
 from loading import load
+from passes import enough_tokens
 from protocol import TASKS
 from tests.compare import assert_same
 from tests.models import CLASSES, LABELS, make_model
@@ -57,7 +58,7 @@ PARAMETERS: dict[str, list[Parameters]] = {
 def open_pipeline(folder: Path, task: str | None = None, **options: Any) -> LoadedPipeline:
     """A pipeline that pads as much as it can: any two rows share a pass."""
     loaded = LoadedPipeline(load(str(folder), task, None, "cpu", None, list(TASKS)), **options)
-    loaded.can_pad, loaded.fixed_cost_tokens = True, 1e9
+    loaded.passes.can_pad, loaded.passes.fixed_cost_tokens = True, 1e9
     return loaded
 
 
@@ -166,7 +167,7 @@ def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
 ) -> None:
     loaded = LoadedPipeline(load(str(make(tmp_path)), "fill-mask", None, "cpu", None, list(TASKS)))
     loaded.warm_up()
-    assert loaded.can_pad is False
+    assert loaded.passes.can_pad is False
     texts = ["a [MASK]", "a b c d [MASK]", "b [MASK]", "a b c [MASK]", "b c d e [MASK]"]
     with hooked(loaded, lambda ids: None) as rows:
         results = run(loaded, [(text, {}) for text in texts])
@@ -187,11 +188,80 @@ def test_one_bad_input_fails_alone_in_the_pipelines_words(pipeline_of: Callable[
     assert [first, second] == run(loaded, good)
 
 
-def test_a_parameter_that_only_the_last_stage_refuses_fails_alone(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    good, bad = run(pipeline_of("fill-mask"), [("a [MASK]", {}), ("a [MASK]", {"top_k": 8193})])
-    assert len(good) == 5
-    assert isinstance(bad, Rejected)
-    assert str(bad) == "The pipeline refuses the parameters top_k: selected index k out of range"
+@pytest.mark.parametrize(
+    ("task", "text", "parameters", "error", "words"),
+    [
+        (
+            "fill-mask",
+            "a [MASK]",
+            {"top_k": 8193},
+            Rejected,
+            "Parameter 'top_k' is over the 8192 words the model knows.",
+        ),
+        ("fill-mask", "[MASK] " * 100, {"top_k": 41}, TooLarge, "asks for 4100 guesses; the server makes 4096."),
+        ("fill-mask", "a [MASK]", {"targets": []}, Rejected, "At least one target must be provided"),
+        ("token-classification", "a", {"stride": 257}, Rejected, "'stride' is over half of the model's length, 256."),
+        ("token-classification", "a", {"stride": 1}, None, ""),
+        ("token-classification", "a", {"stride": 1, "aggregation_strategy": "none"}, Rejected, "`stride` was provided"),
+        (
+            "zero-shot-classification",
+            "a " * 100,
+            {"candidate_labels": ["x"] * 200},
+            TooLarge,
+            "makes over 16308 tokens; the server takes 16384.",
+        ),
+        ("zero-shot-classification", "", {"candidate_labels": ["x"]}, Rejected, "at least one sequence"),
+    ],
+)
+def test_what_would_fail_or_cost_too_much_is_refused_before_computing_with_the_numbers(
+    task: str,
+    text: str,
+    parameters: Parameters,
+    error: type[Exception] | None,
+    words: str,
+    pipeline_of: Callable[[str], LoadedPipeline],
+) -> None:
+    result = pipeline_of(task).prepare_one(text, parameters)
+    assert isinstance(result, error or PreparedInput)
+    assert words in str(result)
+
+
+def test_a_panic_in_the_tokenizer_costs_only_its_own_input(model_of: Callable[[str], Path]) -> None:
+    class Panic(BaseException):
+        """As pyo3 raises them: no `Exception`."""
+
+    def preprocess(text: str, **parameters: object) -> Any:
+        if text == "panic":
+            raise Panic("at tokenizer.rs")
+        return original(text, **parameters)
+
+    loaded = open_pipeline(model_of("text-classification"))
+    original, loaded.pipe.preprocess = loaded.pipe.preprocess, preprocess
+    good, bad = run(loaded, [("a", {}), ("panic", {})])
+    assert_same(good, loaded.pipe("a"))
+    assert isinstance(bad, InferenceFailed)
+    assert isinstance(bad.__cause__, Panic)
+
+
+def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(tmp_path: Path) -> None:
+    make_model("token-classification", tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=16).save_pretrained(tmp_path)
+    loaded = open_pipeline(tmp_path)
+    parameters: Parameters = {"aggregation_strategy": "max", "stride": 4}
+    (prepared,) = loaded.prepare([(TEXTS[-1], parameters)])
+    assert isinstance(prepared, PreparedInput)
+    assert len(prepared.rows) == 3
+    results = run(loaded, [(TEXTS[-1], parameters), (TEXTS[2], parameters)])
+    assert_same(results, [loaded.pipe(TEXTS[-1], **parameters), loaded.pipe(TEXTS[2], **parameters)])
+
+
+def test_in_bfloat16_the_answers_are_the_pipelines_in_bfloat16(model_of: Callable[[str], Path]) -> None:
+    loaded = LoadedPipeline(load(str(model_of("text-classification")), None, None, "cpu", "bfloat16", list(TASKS)))
+    loaded.warm_up()
+    results = run(loaded, [(text, {"top_k": 3}) for text in TEXTS])
+    for text, result in zip(TEXTS, results, strict=True):
+        theirs = {item["label"]: item["score"] for item in loaded.pipe(text, top_k=3)}
+        assert {item["label"]: item["score"] for item in result} == pytest.approx(theirs, abs=0.05)
 
 
 def test_more_tokens_than_the_model_takes_are_refused_before_computing(
@@ -285,52 +355,7 @@ def test_a_postprocess_that_fails_without_parameters_is_not_the_clients_fault(mo
     assert isinstance(result, InferenceFailed)
 
 
-# Decisions
-
-
-@pytest.mark.parametrize(
-    ("lengths", "max_tokens", "fixed", "passes"),
-    [
-        ([], 100, 10, []),
-        ([5, 5, 5], 100, 0, [[0, 1, 2]]),  # no padding, one pass
-        ([5, 6], 100, 0, [[0], [1]]),  # the padding costs more than a pass
-        ([5, 6], 100, 1, [[0, 1]]),  # as much as a pass
-        ([6, 50, 5, 51], 1000, 10, [[2, 0], [1, 3]]),  # short with short, long with long
-        ([5, 5, 5], 10, 10, [[0, 1], [2]]),  # the limit on tokens
-        ([5, 6, 7], 20, 100, [[0, 1], [2]]),  # which counts padding: 3 x 7 is 21
-        ([99], 10, 10, [[99 - 99]]),  # a long one runs by itself
-    ],
-)
-def test_rows_share_a_pass_while_their_padding_costs_less_than_a_pass(
-    lengths: list[int], max_tokens: int, fixed: float, passes: list[list[int]]
-) -> None:
-    assert plan_passes(lengths, max_tokens, fixed) == passes
-
-
-@pytest.mark.parametrize(("fixed", "longest", "tokens"), [(30, 512, 570), (1, 512, 512), (10_000, 512, 16_384)])
-def test_enough_tokens_reach_95_percent_of_the_best_throughput(fixed: float, longest: int, tokens: int) -> None:
-    assert enough_tokens(fixed, longest) == tokens
-    if tokens not in {longest, 16_384}:
-        assert tokens / (fixed + tokens) == pytest.approx(0.95)
-
-
-def test_padding_is_cut_from_sequences_and_from_nothing_else() -> None:
-    inputs = {"input_ids": torch.zeros(1, 2), "attention_mask": torch.zeros(1, 2)}
-    outputs = {
-        "last_hidden_state": torch.arange(12.0).reshape(1, 4, 3),
-        "input_ids": torch.arange(4).reshape(1, 4),
-        "logits": torch.zeros(1, 4),
-        "pooled": torch.zeros(1, 7),
-        "sentence": "text",
-    }
-    left = cut_padding(dict(outputs), inputs, 2, 4, left=True)
-    right = cut_padding(dict(outputs), inputs, 2, 4, left=False)
-    assert right["input_ids"].tolist() == [[0, 1]]
-    assert left["input_ids"].tolist() == [[2, 3]]
-    assert right["last_hidden_state"].shape == (1, 2, 3)
-    assert right["logits"].shape == (1, 4)
-    assert right["pooled"].shape == (1, 7)
-    assert right["sentence"] == "text"
+# Start-up and the thread
 
 
 @pytest.mark.parametrize(
@@ -359,22 +384,19 @@ def test_the_most_tokens_are_the_positions_the_model_has_or_what_its_tokenizer_s
         assert len(longest[0]) == most
 
 
-# Start-up and the thread
-
-
 @pytest.mark.parametrize("task", CLASSES)
 def test_warming_up_measures_the_costs_and_sets_the_token_limit(task: str, model_of: Callable[[str], Path]) -> None:
     loaded = LoadedPipeline(load(str(model_of(task)), task, None, "cpu", None, list(TASKS)))
     loaded.warm_up()
-    assert loaded.can_pad is True
-    assert loaded.fixed_cost_tokens >= 0
-    assert loaded.max_batch_tokens == enough_tokens(loaded.fixed_cost_tokens, 128)
+    assert loaded.passes.can_pad is True
+    assert loaded.passes.fixed_cost_tokens >= 0
+    assert loaded.passes.max_tokens == enough_tokens(loaded.passes.fixed_cost_tokens)
 
 
 def test_a_token_limit_that_was_set_stays(model_of: Callable[[str], Path]) -> None:
     loaded = open_pipeline(model_of("fill-mask"), max_batch_tokens=7)
     loaded.warm_up()
-    assert loaded.max_batch_tokens == 7
+    assert loaded.passes.max_tokens == 7
 
 
 def test_a_model_with_few_positions_warms_up_too(tmp_path: Path) -> None:
@@ -399,14 +421,16 @@ def test_everything_runs_in_the_one_named_thread_with_its_own_thread_count(model
         seen.add((threading.current_thread().name, torch.get_num_threads()))
 
     async def main() -> object:
-        thread = PipelineThread(lambda: open_pipeline(model_of("fill-mask")), threads=1)
+        thread = PipelineThread(
+            lambda: load(str(model_of("fill-mask")), None, None, "cpu", None, list(TASKS)), threads=1
+        )
         await thread.start()
         with hooked(thread.loaded, look):
             prepared = await thread.prepare([("a [MASK]", {})])
             (result,) = await thread.run(prepared)  # type: ignore[arg-type]
         thread.close()
         assert thread.task == "fill-mask"
-        assert thread.max_batch_tokens == thread.loaded.max_batch_tokens
+        assert thread.max_batch_tokens == thread.loaded.passes.max_tokens
         described = thread.describe()
         assert {key: described[key] for key in ("task", "device", "dtype", "threads", "max_tokens")} == {
             "task": "fill-mask",
@@ -419,7 +443,7 @@ def test_everything_runs_in_the_one_named_thread_with_its_own_thread_count(model
         return result
 
     assert len(asyncio.run(main())) == 5  # type: ignore[arg-type]
-    assert seen == {("pipeline_0", 1)}
+    assert seen == {("pipeline", 1)}
 
 
 def test_every_task_of_the_contract_is_tested_here() -> None:

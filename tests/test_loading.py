@@ -57,7 +57,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(f"cannot load '{tmp_path}': ")
 
 
-@pytest.mark.parametrize("architectures", [None, ["BertForNextSentencePrediction"]])
+@pytest.mark.parametrize("architectures", [None, ["BertForNextSentencePrediction"], ["GPT2LMHeadModel"]])
 def test_a_model_without_a_task_is_told_to_set_one(architectures: list[str] | None, tmp_path: Path) -> None:
     make_model("fill-mask", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -72,6 +72,24 @@ def test_a_task_that_is_not_served_is_told_which_are(model_of: Callable[[str], P
     assert refusal(model_of("fill-mask"), "image-classification") == (
         "the task 'image-classification' is not served; PIPELINE_TASK can be fill-mask, text-classification, "
         "token-classification, feature-extraction, zero-shot-classification"
+    )
+
+
+def test_the_short_names_of_tasks_are_understood(model_of: Callable[[str], Path]) -> None:
+    assert (
+        load(str(model_of("token-classification")), "ner", None, "cpu", None, tuple(TASKS)).task
+        == "token-classification"
+    )
+
+
+def test_a_model_that_brings_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    make_model("fill-mask", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    own = {"model_type": "made-up", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **own}))
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    assert refusal(tmp_path) == (
+        f"'{tmp_path}' brings code of its own, which this server does not run; choose another model"
     )
 
 

@@ -108,9 +108,39 @@ def test_metrics_are_prometheus_text_that_counts_answers_by_route_status_and_err
     assert count() == before + 1
 
 
-def test_a_path_that_does_not_exist_makes_no_series_of_its_own(client: TestClient) -> None:
-    client.get("/made-up-path")
-    assert "made-up-path" not in client.get("/metrics").text
+def test_a_path_that_does_not_exist_makes_no_series_of_its_own() -> None:
+    with TestClient(create_app(Settings(cors_origins=("*",)), FakeRunner())) as client:
+        preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+        assert client.get("/made-up").status_code == 404
+        assert client.get("/health///").status_code == 404
+        assert client.options("/made-up", headers=preflight).status_code == 200
+        routes = set(re.findall(r'pipeline_requests_total\{.*route="([^"]*)"', client.get("/metrics").text))
+    assert routes <= {"/", "/health", "/ready", "/info", "/metrics", "unknown"}
+
+
+def test_a_query_that_is_not_utf_8_does_no_harm() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        assert (await post(app, b"a", query=b"\xff")).json() == "A"
+
+    play(steps)
+
+
+def test_a_list_is_answered_at_its_first_error_without_waiting_for_the_model() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        reply = await post(app, b'{"inputs": ["bad", "a", "b"]}', JSON)
+        assert (reply.status, reply.json()["error"]) == (422, "inputs[0]: bad is refused")
+        release(runner)
+
+    play(steps, held=True)
+
+
+def test_a_body_that_does_not_arrive_in_time_is_a_504() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        reply = await post(app, [b"the beginning"], stall=True)
+        assert (reply.status, reply.json()["error"]) == (504, "The body did not arrive in time.")
+        assert asyncio.get_running_loop().time() == 5
+
+    play(steps, request_timeout_s=5)
 
 
 # Errors
@@ -253,7 +283,9 @@ def test_a_client_that_hangs_up_while_it_sends_leaves_nothing_behind() -> None:
 # Health, shutdown
 
 
-@pytest.mark.parametrize(("fault", "words"), [("broken", "The model is broken."), ("bug", "not running")])
+@pytest.mark.parametrize(
+    ("fault", "words"), [("broken", "The model is broken."), ("bug", "The server loop died of a bug.")]
+)
 def test_a_dead_loop_turns_health_and_readiness_red_and_answers_everyone(fault: str, words: str) -> None:
     async def steps(app: Starlette, runner: FakeRunner) -> None:
         inside = [asyncio.create_task(post(app, text)) for text in (fault.encode(), b"a")]

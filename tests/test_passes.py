@@ -1,0 +1,68 @@
+"""Which rows share a pass, and what is left once padding is cut. What passes compute is in `test_inference`."""
+
+import pytest
+import torch
+
+from passes import cut_padding, difference, enough_tokens, plan_passes, stack
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_tokens", "fixed", "passes"),
+    [
+        ([], 100, 10, []),
+        ([5, 5, 5], 100, 0, [[0, 1, 2]]),  # no padding, one pass
+        ([5, 6], 100, 0, [[0], [1]]),  # the padding costs more than a pass
+        ([5, 6], 100, 1, [[0, 1]]),  # as much as a pass
+        ([6, 50, 5, 51], 1000, 10, [[2, 0], [1, 3]]),  # short with short, long with long
+        ([5, 5, 5], 10, 10, [[0, 1], [2]]),  # the limit on tokens
+        ([5, 6, 7], 20, 100, [[0, 1], [2]]),  # which counts padding: 3 x 7 is 21
+        ([99], 10, 10, [[99 - 99]]),  # a long one runs by itself
+    ],
+)
+def test_rows_share_a_pass_while_their_padding_costs_less_than_a_pass(
+    lengths: list[int], max_tokens: int, fixed: float, passes: list[list[int]]
+) -> None:
+    assert plan_passes(lengths, max_tokens, fixed) == passes
+
+
+@pytest.mark.parametrize(("fixed", "tokens"), [(30, 570), (1, 256), (10_000, 16_384)])
+def test_enough_tokens_reach_95_percent_of_the_best_throughput(fixed: float, tokens: int) -> None:
+    assert enough_tokens(fixed) == tokens
+    if tokens not in {256, 16_384}:
+        assert tokens / (fixed + tokens) == pytest.approx(0.95)
+
+
+def test_padding_is_cut_from_sequences_and_from_nothing_else() -> None:
+    inputs = {"input_ids": torch.zeros(1, 2), "attention_mask": torch.zeros(1, 2)}
+    outputs = {
+        "last_hidden_state": torch.arange(12.0).reshape(1, 4, 3),
+        "input_ids": torch.arange(4).reshape(1, 4),
+        "logits": torch.zeros(1, 4),
+        "pooled": torch.zeros(1, 7),
+        "sentence": "text",
+    }
+    left = cut_padding(dict(outputs), inputs, 2, 4, left=True)
+    right = cut_padding(dict(outputs), inputs, 2, 4, left=False)
+    assert right["input_ids"].tolist() == [[0, 1]]
+    assert left["input_ids"].tolist() == [[2, 3]]
+    assert right["last_hidden_state"].shape == (1, 2, 3)
+    assert right["logits"].shape == (1, 4)
+    assert right["pooled"].shape == (1, 7)
+    assert right["sentence"] == "text"
+
+
+def test_rows_of_equal_length_are_stacked_without_padding() -> None:
+    rows = [
+        {"input_ids": torch.tensor([[1, 2]]), "sentence": "a"},
+        {"input_ids": torch.tensor([[3, 4]]), "sentence": "b"},
+    ]
+    batch = stack(rows)
+    assert batch["input_ids"].tolist() == [[1, 2], [3, 4]]
+    assert batch["sentence"] == ["a", "b"]
+
+
+def test_a_difference_is_relative_to_the_largest_number() -> None:
+    one = {"logits": torch.tensor([100.0, 1.0]), "ids": torch.tensor([1]), "none": None}
+    other = {"logits": torch.tensor([101.0, 1.0]), "ids": torch.tensor([5]), "none": None}
+    assert difference(one, other) == pytest.approx(0.01)
+    assert difference(one, one) == 0
