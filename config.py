@@ -62,7 +62,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Tokens in one forward pass, padding included; `auto`: the fewest that reach 95 % of the best "
-        "throughput, by the costs measured at warm-up, 16384 at most. Higher costs memory and waiting.",
+        "throughput, by the costs measured at warm-up, 16384 at most. Higher costs memory and waiting; "
+        "a longer text runs alone.",
     )
     batch_wait_ms: float = Field(
         default=1,

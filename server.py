@@ -59,6 +59,10 @@ LIMITS = (
 )
 
 
+class Json(Response):
+    media_type = "application/json"
+
+
 class ServedRunner(Runner, Protocol):
     """What the app needs of the pipeline's thread."""
 
@@ -188,15 +192,13 @@ class Service:
             raise error
         content = protocol.render(work, [answer.output for answer in answers], self.task)
         total_s = time.perf_counter() - arrived
-        return Response(
-            content, headers={"Server-Timing": server_timing(answers, total_s)}, media_type="application/json"
-        )
+        return Json(content, headers={"Server-Timing": server_timing(answers, total_s)})
 
     async def health(self, request: Request) -> Response:
         """200 while the process can serve."""
         if trouble := self.batcher.trouble:
             raise errors.Unavailable(trouble)
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        return Json(b'{"status":"ok"}')
 
     async def ready(self, request: Request) -> Response:
         """200 while new requests are taken."""
@@ -209,9 +211,7 @@ class Service:
         s = self.settings
         described = self.runner.describe()
         limits = {name: getattr(s, name) for name in LIMITS} | {"max_batch_tokens": self.runner.max_batch_tokens}
-        return Response(
-            protocol.to_json({**described, "limits": limits, "version": VERSION}), media_type="application/json"
-        )
+        return Json(protocol.to_json({**described, "limits": limits, "version": VERSION}))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
@@ -257,7 +257,7 @@ class Service:
         """A path or method that is not there."""
         assert isinstance(error, HTTPException)
         error_type = error.detail.lower().replace(" ", "_")
-        message = f"{error.detail}: {request.method} {request.url.path}. Send your text with POST to /."
+        message = f"{error.detail}: {request.method} {request.scope['path']}. Send your text with POST to /."
         return self._error(request, error.status_code, error_type, message, dict(error.headers or {}))
 
     async def on_bug(self, request: Request, error: Exception) -> Response:
@@ -271,9 +271,7 @@ class Service:
 
     def _error(self, request: Request, status: int, error_type: str, message: str, headers: dict[str, str]) -> Response:
         request.state.error_type = error_type
-        return Response(
-            protocol.to_json({"error": message, "error_type": error_type}), status, headers, "application/json"
-        )
+        return Json(protocol.to_json({"error": message, "error_type": error_type}), status, headers)
 
 
 def create_app(settings: Settings | None = None, runner: ServedRunner | None = None) -> Starlette:

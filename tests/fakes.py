@@ -32,12 +32,13 @@ class Panic(BaseException):
 class FakeRunner:
     """Answers a text with its upper case, a token for each word.
 
-    A batch takes `model_s` seconds of the loop's time, or lasts until `gate` is set. "bad" in a text is refused when it
-    is prepared, "poison" fails in the model, "broken" breaks the model for good. Nobody foresaw "bug",
-    "panic" and "short": an exception, one that is no `Exception`, and too few results.
+    A batch takes `model_s` seconds of the loop's time, or lasts until `gate` is set; preparing takes `prepare_s`. "bad"
+    in a text is refused when it is prepared, "poison" fails in the model, "broken" breaks the model for good. Nobody
+    foresaw "bug", "panic" and "short": an exception, one that is no `Exception`, and too few results.
     """
 
     model_s: float = 0.0
+    prepare_s: float = 0.0
     gate: asyncio.Event | None = None
     task: str = "fill-mask"
     max_batch_tokens: int = 512
@@ -50,6 +51,8 @@ class FakeRunner:
     async def prepare(
         self, work: Sequence[tuple[object, Mapping[str, object]]]
     ) -> Sequence[FakePrepared | PipelineServerError]:
+        if self.prepare_s:
+            await asyncio.sleep(self.prepare_s)
         return [
             Rejected(f"{text} is refused") if "bad" in str(text) else FakePrepared(str(text), parameters)
             for text, parameters in work
