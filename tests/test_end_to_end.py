@@ -149,8 +149,8 @@ def test_huggingface_hubs_client_understands_the_answers(
 
 
 def test_huggingface_hubs_client_fills_masks(bundled: Process, hub_client: type[InferenceClient]) -> None:
-    (first,) = hub_client(model=bundled.url).fill_mask("paris is the [MASK] of france.", top_k=1)
-    assert first.token_str == "capital"
+    (first,) = hub_client(model=bundled.url).fill_mask("albert einstein was a [MASK] physicist.", top_k=1)
+    assert first.token_str == "german"
 
 
 # What goes wrong
