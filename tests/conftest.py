@@ -1,12 +1,13 @@
-"""Models made once for the whole session, and an environment without the developer's own settings."""
+"""Models and a server made once for the whole session, and an environment without the developer's own settings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.models import make_model
+from tests.process import Process, serving
 
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
     del os.environ[name]
@@ -23,3 +24,10 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[task]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Iterator[Process]:
+    """`uvicorn server:app`, as the README starts it."""
+    with serving() as process:
+        yield process

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from config import VERSION, Settings, variable
 from server import STATUS, create_app
 from tests.compare import assert_same
 from tests.fakes import FakeRunner
-from tests.process import Process, serving
+from tests.process import Process
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,12 +31,6 @@ def table(heading: str) -> list[list[str]]:
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[Process]:
-    with serving() as opened:
-        yield opened
 
 
 # Tables
@@ -95,9 +88,9 @@ def curl_examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("command", "answer"), curl_examples())
 def test_a_curl_line_of_the_readme_gives_the_answer_that_stands_under_it(
-    command: str, answer: str, process: Process
+    command: str, answer: str, bundled: Process
 ) -> None:
-    words = [word.replace("http://localhost:8000", process.url) for word in shlex.split(command)]
+    words = [word.replace("http://localhost:8000", bundled.url) for word in shlex.split(command)]
     output = subprocess.run([*words, "--silent"], capture_output=True, text=True, check=True).stdout
     assert_same(json.loads(output), json.loads(answer), 1e-4)
 
@@ -106,10 +99,10 @@ def test_there_are_curl_lines_to_run() -> None:
     assert len(curl_examples()) >= 4
 
 
-def test_the_python_example_runs_and_prints_what_it_says(process: Process, tmp_path: Path) -> None:
+def test_the_python_example_runs_and_prints_what_it_says(bundled: Process, tmp_path: Path) -> None:
     (code,) = blocks("python")
     script = tmp_path / "example.py"
-    script.write_text(code.replace("http://localhost:8000", process.url))
+    script.write_text(code.replace("http://localhost:8000", bundled.url))
     environment = {"HF_HUB_OFFLINE": "0", "PATH": ""}
     output = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
     printed = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
@@ -118,7 +111,7 @@ def test_the_python_example_runs_and_prints_what_it_says(process: Process, tmp_p
 
 def test_ci_runs_the_readmes_test_command_as_it_stands() -> None:
     commands = [line for block in blocks("sh") for line in block.splitlines()]
-    (serve,) = [line for line in commands if line.endswith("uvicorn server:app")]
+    (serve,) = [line for line in commands if line.endswith("bin/uvicorn server:app")]
     (test,) = [line for line in commands if line.endswith("bin/pytest")]
     assert serve.startswith("python3 -m venv .venv && ")
     assert test in (ROOT / ".ci" / "run").read_text().splitlines()
