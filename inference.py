@@ -34,6 +34,7 @@ TRUNCATION: dict[str, dict[str, object]] = {
 # its masks (each is decoded with the whole text).
 MOST_TOKENS_OF_ONE_INPUT = 16_384
 MOST_GUESSES_OF_ONE_INPUT = 4_096
+CLOSING_S = 1.0
 
 
 def most_tokens(pipe: Pipeline) -> int | None:
@@ -204,7 +205,8 @@ class PipelineThread:
     """The one thread that everything of the pipeline runs in; the awaitable face of `LoadedPipeline`.
 
     Not an executor of the standard library: the interpreter waits for those at its end, and a pass that never returns
-    would keep the process from ending.
+    would keep the process from ending. It is a daemon that `close` waits for, but not for long: one that comes back from
+    torch while the interpreter is taken down aborts the process (seen).
     """
 
     def __init__(
@@ -220,11 +222,12 @@ class PipelineThread:
         self._truncate = truncate
         self._max_batch_tokens = max_batch_tokens
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
         self._loaded: LoadedPipeline | None = None
 
     async def start(self) -> None:
         """Load and warm up. Raises `ConfigurationError`."""
-        threading.Thread(target=self._work, name="pipeline", daemon=True).start()
+        self._thread.start()
         self._loaded = await self._call(self._open)
 
     def _open(self) -> LoadedPipeline:
@@ -269,8 +272,9 @@ class PipelineThread:
         }
 
     def close(self) -> None:
-        """End the thread after the call that is under way."""
+        """End the thread after the call that is under way, if that ends soon."""
         self._calls.put(None)
+        self._thread.join(CLOSING_S)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

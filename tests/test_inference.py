@@ -429,6 +429,7 @@ def test_everything_runs_in_the_one_named_thread_with_its_own_thread_count(model
             prepared = await thread.prepare([("a [MASK]", {})])
             (result,) = await thread.run(prepared)  # type: ignore[arg-type]
         thread.close()
+        assert "pipeline" not in {running.name for running in threading.enumerate()}
         assert thread.task == "fill-mask"
         assert thread.max_batch_tokens == thread.loaded.passes.max_tokens
         described = thread.describe()
