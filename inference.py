@@ -205,8 +205,8 @@ class PipelineThread:
     """The one thread that everything of the pipeline runs in; the awaitable face of `LoadedPipeline`.
 
     Not an executor of the standard library: the interpreter waits for those at its end, and a pass that never returns
-    would keep the process from ending. It is a daemon that `close` waits for, but not for long: one that comes back from
-    torch while the interpreter is taken down aborts the process (seen).
+    would keep the process from ending. It is a daemon that `close` waits for, but not for long: a thread that comes
+    back from torch while the interpreter is taken down aborts the process (seen).
     """
 
     def __init__(
