@@ -4,9 +4,12 @@ It must never know the routes, the queue or the model.
 """
 
 import asyncio
+import atexit
 import math
+import os
 import re
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -23,14 +26,14 @@ from errors import DeadlineExceeded, TooLarge
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
-    """The body, in bytes. Raises `TooLarge` before taking more than `limit`, `DeadlineExceeded` if it is that slow."""
+async def read_body(request: Request, limit: int, deadline: float) -> bytes:
+    """The body, in bytes. Raises `TooLarge` before taking more than `limit`, `DeadlineExceeded` at the deadline."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) < 20 and int(declared) > limit:
         raise TooLarge(f"The body has {declared} bytes; the limit is {limit}.")
     body = bytearray()
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(deadline):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
@@ -47,16 +50,17 @@ async def hang_up(receive: Receive) -> None:
 
 
 @contextmanager
-def on_termination(begin: Callable[[], object], timeout_s: float) -> Iterator[None]:
-    """Call `begin` in the event loop as soon as uvicorn is told to terminate, and let the process end with status 0.
+def on_termination(begin: Callable[[], object], timeout_s: float) -> Iterator[bool]:
+    """Call `begin` in the event loop as soon as uvicorn is told to end; after SIGTERM the process ends with status 0.
 
     uvicorn drains by itself, but without a limit, it tells the app only when it has, and then it raises the signal
-    again, so that the status would be that of a killed process. Under another server, or none, this does nothing.
+    again, so that the status would be that of a killed process. Yields whether uvicorn is there; without it this does
+    nothing.
     """
-    previous = signal.getsignal(signal.SIGTERM)
-    server = getattr(previous, "__self__", None)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    server = getattr(previous[signal.SIGTERM], "__self__", None)
     if not isinstance(server, uvicorn.Server):
-        yield
+        yield False
         return
     if server.config.timeout_graceful_shutdown is None:
         # Connections of those who neither finish sending nor read their answer; a little after everyone was answered.
@@ -64,14 +68,33 @@ def on_termination(begin: Callable[[], object], timeout_s: float) -> Iterator[No
     loop = asyncio.get_running_loop()
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        server.should_exit = True
         loop.call_soon_threadsafe(begin)
+        if number == signal.SIGTERM:
+            server.should_exit = True
+        else:
+            server.handle_exit(number, frame)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in previous:
+        signal.signal(number, terminate)
     try:
-        yield
+        yield True
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def leave_at_once() -> None:
+    """End the process, when it comes to that, without taking the interpreter down: a thread is still in the model.
+
+    The thread would come back in the middle of it, which aborts the process (seen).
+    """
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+    atexit.register(leave)
 
 
 class Envelope:

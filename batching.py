@@ -186,8 +186,13 @@ class Batcher:
                 return f"The model has been busy with one batch for {busy_s:.0f} s."
         return None
 
-    def submit(self, inputs: Sequence[object], parameters: Mapping[str, object]) -> list[Request]:
-        """Admit all inputs, or none: raises `Draining`, `Unavailable` or `Overloaded`."""
+    def submit(
+        self, inputs: Sequence[object], parameters: Mapping[str, object], deadline: float | None = None
+    ) -> list[Request]:
+        """Admit all inputs, or none: raises `Draining`, `Unavailable` or `Overloaded`.
+
+        `deadline` is in seconds of `loop.time()`; without one, the request time counts from now.
+        """
         retry_after_s = forecast_s(self.in_house, self._seconds_per_request)
         if self.draining:
             raise Draining(SHUTTING_DOWN, retry_after_s)
@@ -198,7 +203,9 @@ class Batcher:
                 f"The server is full: {self.in_house} of {self.max_requests} places are taken.", retry_after_s
             )
         now, clock = asyncio.get_running_loop().time(), self.clock()
-        requests = [Request(item, parameters, now, now + self.request_timeout_s, clock) for item in inputs]
+        if deadline is None:
+            deadline = now + self.request_timeout_s
+        requests = [Request(item, parameters, now, deadline, clock) for item in inputs]
         self.in_house += len(requests)
         metrics.IN_HOUSE.set(self.in_house)
         for request in requests:

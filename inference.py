@@ -54,6 +54,17 @@ def most_tokens(pipe: Pipeline) -> int | None:
     return said if said < 10**9 else None
 
 
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def guesses_at_a_mask(parameters: Mapping[str, Any]) -> int:
+    """As the fill-mask pipeline counts: five unless told, and no more than there are targets."""
+    guesses: int = parameters.get("top_k", 5)
+    targets = parameters.get("targets")
+    return guesses if targets is None else min(guesses, len(targets))
+
+
 def failed(message: str, cause: BaseException) -> InferenceFailed:
     failure = InferenceFailed(message)
     failure.__cause__ = cause
@@ -111,7 +122,7 @@ class LoadedPipeline:
         except ConfigurationError:
             raise
         except Exception as error:
-            raise ConfigurationError(f"the model fails on a plain text: {error!s}") from error
+            raise ConfigurationError(f"the model fails on a plain text: {first_line(error)}") from error
 
     def prepare(
         self, work: Sequence[tuple[object, Mapping[str, object]]]
@@ -146,7 +157,7 @@ class LoadedPipeline:
 
     def _check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises `Rejected` for what would fail, or cost too much, only later."""
-        if self.task == "fill-mask" and parameters.get("top_k", 1) > self.pipe.model.config.vocab_size:
+        if self.task == "fill-mask" and guesses_at_a_mask(parameters) > self.pipe.model.config.vocab_size:
             raise Rejected(f"Parameter 'top_k' is over the {self.pipe.model.config.vocab_size} words the model knows.")
         most_stride = self.pipe.tokenizer.model_max_length // 2
         if parameters.get("stride", 0) > most_stride:  # the nearer to a whole chunk, the more chunks, without end
@@ -166,7 +177,7 @@ class LoadedPipeline:
         """Raises `TooLarge`."""
         if self.task == "fill-mask":
             masks = int((row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id).sum())
-            guesses = masks * parameters.get("top_k", 5)
+            guesses = masks * guesses_at_a_mask(parameters)
             if guesses > MOST_GUESSES_OF_ONE_INPUT:
                 raise TooLarge(f"The input asks for {guesses} guesses; the server makes {MOST_GUESSES_OF_ONE_INPUT}.")
 
@@ -205,8 +216,7 @@ class PipelineThread:
     """The one thread that everything of the pipeline runs in; the awaitable face of `LoadedPipeline`.
 
     Not an executor of the standard library: the interpreter waits for those at its end, and a pass that never returns
-    would keep the process from ending. It is a daemon that `close` waits for, but not for long: a thread that comes
-    back from torch while the interpreter is taken down aborts the process (seen).
+    would keep the process from ending.
     """
 
     def __init__(
@@ -271,10 +281,11 @@ class PipelineThread:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 
-    def close(self) -> None:
-        """End the thread after the call that is under way, if that ends soon."""
+    def close(self) -> bool:
+        """End the thread after the call that is under way, if that ends soon; whether it has ended."""
         self._calls.put(None)
         self._thread.join(CLOSING_S)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

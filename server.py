@@ -28,7 +28,7 @@ import inference
 import loading
 import logs
 import protocol
-from asgi import Envelope, hang_up, on_termination, read_body
+from asgi import Envelope, hang_up, leave_at_once, on_termination, read_body
 from batching import TOO_LATE, Answer, Batcher, Policy, Runner
 from batching import Request as Entry
 from config import VERSION, Settings
@@ -72,7 +72,7 @@ class ServedRunner(Runner, Protocol):
     def max_batch_tokens(self) -> int: ...
     async def start(self) -> None: ...
     def describe(self) -> dict[str, object]: ...
-    def close(self) -> None: ...
+    def close(self) -> bool: ...
 
 
 def pipeline_runner(s: Settings) -> ServedRunner:
@@ -148,21 +148,25 @@ class Service:
         self.batcher: Batcher
         self.task: protocol.Task
         self.startup_error: str | None = None
+        self._serving = False
         self._drain: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        try:
-            await self.runner.start()
-            self._start_batching()
-            with on_termination(self.begin_drain, self.settings.drain_timeout_s):
+        with on_termination(self.begin_drain, self.settings.drain_timeout_s) as on_uvicorn:
+            try:
+                await self.runner.start()
+                self._start_batching()
                 yield
-            await self.begin_drain()
-        except errors.ConfigurationError as error:
-            self.startup_error = str(error)
-            raise
-        finally:
-            self.runner.close()
+                self.begin_drain()
+                if self._drain is not None:
+                    await self._drain
+            except errors.ConfigurationError as error:
+                self.startup_error = str(error)
+                raise
+            finally:
+                if not self.runner.close() and on_uvicorn:
+                    leave_at_once()
 
     def _start_batching(self) -> None:
         s = self.settings
@@ -170,23 +174,24 @@ class Service:
         policy = Policy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
         self.batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s)
         self.batcher.start()
+        self._serving = True
         logger.info("Serving %s with %s on %s", *(self.runner.describe()[key] for key in ("task", "model", "device")))
 
-    def begin_drain(self) -> asyncio.Task[None]:
-        """Let nobody in and answer who is in, for the time that the settings allow."""
-        if self._drain is None:
-            draining = self.batcher.drain(self.settings.drain_timeout_s)
-            self._drain = asyncio.get_running_loop().create_task(draining, name="drain")
-        return self._drain
+    def begin_drain(self) -> None:
+        """Let nobody in and answer who is in, for the time that the settings allow. While loading, nobody is in."""
+        if self._drain is None and self._serving:
+            drain = self.batcher.drain(self.settings.drain_timeout_s)
+            self._drain = asyncio.get_running_loop().create_task(drain, name="drain")
 
     # Routes
 
     async def infer(self, request: Request) -> Response:
         """Run the pipeline on the body."""
         arrived = time.perf_counter()
-        body = await read_body(request, self.settings.max_body_bytes, self.settings.request_timeout_s)
+        deadline = asyncio.get_running_loop().time() + self.settings.request_timeout_s
+        body = await read_body(request, self.settings.max_body_bytes, deadline)
         work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
-        entries = self.batcher.submit(work.inputs, work.parameters)
+        entries = self.batcher.submit(work.inputs, work.parameters, deadline)
         answers = await answers_of(entries, request.receive)
         if error := error_of(answers, len(entries)):
             raise error

@@ -78,5 +78,6 @@ class FakeRunner:
     def describe(self) -> dict[str, object]:
         return {"model": "fake", "task": self.task, "device": "none"}
 
-    def close(self) -> None:
+    def close(self) -> bool:
         self.closed = True
+        return True

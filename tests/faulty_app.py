@@ -5,6 +5,7 @@ For processes of their own: `uvicorn tests.faulty_app:app`. A pass with the word
 """
 
 import os
+import select
 import socket
 from typing import Any
 
@@ -28,7 +29,9 @@ def load_faulty() -> Pipeline:
         ids = kwargs["input_ids"]
         if (ids == words["hold"]).any():
             with socket.create_connection(("127.0.0.1", int(os.environ["FAULTY_APP_HOLD"]))) as held:
-                held.recv(1)
+                held.setblocking(False)
+                while not select.select([held], [], [], 0)[0]:  # computing, as a real pass does, and not just waiting
+                    torch.ones(64, 64) @ torch.ones(64, 64)
         broken = broken or bool((ids == words["kill"]).any())
         if broken or (ids == words["poison"]).any():
             raise RuntimeError("a secret of the model")

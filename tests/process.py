@@ -16,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 ROOT = Path(__file__).parent.parent
-LONGEST_LIFE_S = 150
+LONGEST_LIFE_S = 900
 
 
 class Process:

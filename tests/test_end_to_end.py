@@ -298,10 +298,11 @@ def test_a_model_of_the_hub_is_fetched_and_served(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def nobody() -> str:
-    """An address that nobody answers at."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+def nobody() -> Iterator[str]:
+    """An address that nobody answers at: taken, but not listened at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -199,6 +199,7 @@ def test_one_bad_input_fails_alone_in_the_pipelines_words(pipeline_of: Callable[
             "Parameter 'top_k' is over the 8192 words the model knows.",
         ),
         ("fill-mask", "[MASK] " * 100, {"top_k": 41}, TooLarge, "asks for 4100 guesses; the server makes 4096."),
+        ("fill-mask", "a [MASK]", {"targets": ["dog"], "top_k": 9000}, None, ""),
         ("fill-mask", "a [MASK]", {"targets": []}, Rejected, "At least one target must be provided"),
         ("token-classification", "a", {"stride": 257}, Rejected, "'stride' is over half of the model's length, 256."),
         ("token-classification", "a", {"stride": 1}, None, ""),
