@@ -85,3 +85,8 @@ class Draining(Refused):
 
 class Unavailable(Refused):
     """The server loop is dead, or the model is stuck or broken."""
+
+
+def first_line(error: BaseException) -> str:
+    """What somebody else's error says, for a place that has one line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,15 @@ import torch
 import transformers
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
 
-from errors import ConfigurationError, InferenceFailed, PipelineServerError, Rejected, TooLarge, Unavailable
+from errors import (
+    ConfigurationError,
+    InferenceFailed,
+    PipelineServerError,
+    Rejected,
+    TooLarge,
+    Unavailable,
+    first_line,
+)
 from passes import Passes, Row
 
 Params = ParamSpec("Params")
@@ -52,10 +60,6 @@ def most_tokens(pipe: Pipeline) -> int | None:
         return min(tables)
     said: int = pipe.tokenizer.model_max_length
     return said if said < 10**9 else None
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def guesses_at_a_mask(parameters: Mapping[str, Any]) -> int:

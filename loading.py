@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from transformers.pipelines import TASK_ALIASES
 from transformers.pipelines.base import Pipeline
 
-from errors import ConfigurationError
+from errors import ConfigurationError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +38,6 @@ TASK_OF_ARCHITECTURE = {
 def is_folder_name(model: str) -> bool:
     """Whether a model's name can only mean a folder: Hub ids are `name` or `owner/name`."""
     return model.startswith((".", "/", "~", "\\")) or model.count("/") > 1 or "\\" in model
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def explain_loading(model: str, revision: str | None, error: BaseException) -> str:

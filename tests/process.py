@@ -66,6 +66,11 @@ class Process:
     def wait_until_serving(self) -> None:
         self.url = self.wait_for_line(r"Uvicorn running on (http://[\d.:]+)")[1]
 
+    def connect(self) -> socket.socket:
+        """A bare connection, for clients that no library would be."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return socket.create_connection((host, int(port)))
+
     def terminate(self) -> None:
         """What a supervisor does first."""
         self.popen.send_signal(signal.SIGTERM)

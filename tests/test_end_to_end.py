@@ -184,8 +184,7 @@ def test_the_work_of_a_client_that_closes_its_socket_is_skipped_and_counted(
     batches = metric(faulty, "pipeline_batch_size_sum")
     held = background.submit(post, faulty, HOLD)
     held_pass = hold.begun()
-    host, _, port = faulty.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port))) as client:
+    with faulty.connect() as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\na [MASK]")
         until(lambda: metric(faulty, "pipeline_in_house") == 2)
     until(lambda: metric(faulty, 'pipeline_requests_total{error_type="hung_up",route="/",status="499"}') == 1)
@@ -257,8 +256,7 @@ def test_neither_a_stuck_pass_nor_a_stalled_client_keeps_the_server_from_ending(
     with serving("tests.faulty_app:app", **environment) as process:
         held = background.submit(post, process, HOLD)
         held_pass = hold.begun()
-        host, _, port = process.url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port))) as client:
+        with process.connect() as client:
             client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\na")
             assert httpx2.get(f"{process.url}/health").status_code == 200
             process.terminate()
