@@ -55,6 +55,10 @@ class Settings(BaseSettings):
         description="Threads in one forward pass; `auto`: the cores this process may use, by affinity and quota. "
         "More threads than cores makes every answer slower.",
     )
+    accelerate: bool = Field(
+        default=True,
+        description="The exact speed-ups that the start finds to be faster. Off, the model runs as it was loaded.",
+    )
     max_batch_size: int = Field(
         default=32, ge=1, description="Requests in one batch. Higher makes the first of a batch wait for the last."
     )

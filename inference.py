@@ -8,9 +8,9 @@ A batch goes through the stages that `transformers` documents for pipelines (`_s
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ import torch
 import transformers
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
 
+from acceleration import TOLERANCE, NoPadding, Outcome, accelerate, levers_for
 from errors import (
     ConfigurationError,
     InferenceFailed,
@@ -27,7 +28,7 @@ from errors import (
     Unavailable,
     first_line,
 )
-from passes import Passes, Row
+from passes import Passes, Row, numbers
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -42,6 +43,9 @@ TRUNCATION: dict[str, dict[str, object]] = {
 # its masks (each is decoded with the whole text).
 MOST_TOKENS_OF_ONE_INPUT = 16_384
 MOST_GUESSES_OF_ONE_INPUT = 4_096
+# Words of the texts that speed-ups are tried on: short beside long, and one longer than a sliding window.
+PROBED_WORDS = (3, 100, 8, 24, 14, 40)
+MEASURED_WORDS = 24
 CLOSING_S = 1.0
 
 
@@ -85,6 +89,7 @@ class PreparedInput:
     rows: list[Row]
     parameters: Mapping[str, object]
     postprocess_parameters: dict[str, Any]
+    identity: tuple[object, str]  # equal for inputs that have equal answers
 
     @property
     def tokens(self) -> int:
@@ -94,8 +99,12 @@ class PreparedInput:
 class LoadedPipeline:
     """A pipeline taken apart into its stages. Plain blocking calls, for one thread at a time."""
 
-    def __init__(self, pipe: Pipeline, *, truncate: bool = False, max_batch_tokens: int | None = None) -> None:
+    def __init__(
+        self, pipe: Pipeline, *, truncate: bool = False, max_batch_tokens: int | None = None, speed_up: bool = True
+    ) -> None:
         self.pipe = pipe
+        self.speed_ups: list[Outcome] = []
+        self._speed_up = speed_up
         self.task: str = pipe.task
         self.truncate = truncate
         self.max_tokens = most_tokens(pipe)
@@ -120,13 +129,42 @@ class LoadedPipeline:
         return prepared
 
     def warm_up(self) -> None:
-        """Run a few passes and learn from them. Raises `ConfigurationError`."""
+        """Run a few passes, learn from them, and speed the model up. Raises `ConfigurationError`."""
         try:
-            self.passes.measure(self.sample(8).rows, self.sample(96).rows)
+            probed = [row for words in PROBED_WORDS for row in self.sample(words).rows]
+            measured = self.sample(MEASURED_WORDS).rows[0]
+            self.passes.measure(measured)
+            self.passes.try_padding(probed)
+            if self._speed_up:
+                self._accelerate(probed)
+                self.passes.measure(measured)
         except ConfigurationError:
             raise
         except Exception as error:
             raise ConfigurationError(f"the model fails on a plain text: {first_line(error)}") from error
+
+    def _accelerate(self, rows: Sequence[Row]) -> None:
+        model, passes = self.pipe.model, self.passes
+        mask_token_id = self.pipe.tokenizer.mask_token_id if self.task == "fill-mask" else None
+        levers = levers_for(model, mask_token_id, can_pad=passes.can_collate)
+
+        def probe(names: Collection[str]) -> list[torch.Tensor]:
+            passes.padding_is_free = NoPadding.name in names
+            passes.one(rows[-1:])  # what a lone client waits for
+            return [self._read(row, output) for row, output in zip(rows, passes.run(rows), strict=True)]
+
+        reference = [self._read(row, passes.one([row])[0]) for row in rows]
+        self.speed_ups = accelerate(levers, probe, reference, TOLERANCE[model.dtype])
+        passes.padding_is_free = any(speed_up.on and speed_up.name == NoPadding.name for speed_up in self.speed_ups)
+
+    def _read(self, row: Row, output: Any) -> torch.Tensor:
+        """The numbers of a model's output that the pipeline goes on with; raises what the model raised."""
+        if isinstance(output, Exception):
+            raise output
+        if self.task == "fill-mask":
+            scores: torch.Tensor = output["logits"][row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id]
+            return scores
+        return numbers(output)
 
     def prepare(
         self, work: Sequence[tuple[object, Mapping[str, object]]]
@@ -157,7 +195,8 @@ class LoadedPipeline:
             rows.append(Row(inputs, {**pipe._forward_params, **forward}, int(inputs["input_ids"].shape[1])))
             self._check_size(rows)
         self._check_guesses(rows[0], parameters)
-        return PreparedInput(rows, parameters, {**pipe._postprocess_params, **postprocess})
+        identity = (text, repr(sorted(parameters.items())))
+        return PreparedInput(rows, parameters, {**pipe._postprocess_params, **postprocess}, identity)
 
     def _check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises `Rejected` for what would fail, or cost too much, only later."""
@@ -186,12 +225,19 @@ class LoadedPipeline:
                 raise TooLarge(f"The input asks for {guesses} guesses; the server makes {MOST_GUESSES_OF_ONE_INPUT}.")
 
     def run(self, batch: Sequence[PreparedInput]) -> Sequence[object]:
-        """One output or error for each. Raises `Unavailable` when the model works for no input at all."""
-        outputs = self.passes.run([row for prepared in batch for row in prepared.rows])
+        """One output or error for each, equal inputs computed once.
+
+        Raises `Unavailable` when the model works for no input at all.
+        """
+        different = list({prepared.identity: prepared for prepared in batch}.values())
+        outputs = self.passes.run([row for prepared in different for row in prepared.rows])
         if all(isinstance(output, Exception) for output in outputs):
             self._check_alive()
         taken = iter(outputs)
-        return [self._finish(prepared, [next(taken) for _ in prepared.rows]) for prepared in batch]
+        results = {
+            prepared.identity: self._finish(prepared, [next(taken) for _ in prepared.rows]) for prepared in different
+        }
+        return [results[prepared.identity] for prepared in batch]
 
     def _finish(self, prepared: PreparedInput, outputs: list[Any]) -> object:
         for output in outputs:
@@ -230,8 +276,10 @@ class PipelineThread:
         threads: int,
         truncate: bool = False,
         max_batch_tokens: int | None = None,
+        speed_up: bool = True,
     ) -> None:
         self._load = load
+        self._speed_up = speed_up
         self._threads = threads
         self._truncate = truncate
         self._max_batch_tokens = max_batch_tokens
@@ -246,7 +294,9 @@ class PipelineThread:
 
     def _open(self) -> LoadedPipeline:
         torch.set_num_threads(self._threads)  # counts for the thread that calls it
-        loaded = LoadedPipeline(self._load(), truncate=self._truncate, max_batch_tokens=self._max_batch_tokens)
+        loaded = LoadedPipeline(
+            self._load(), truncate=self._truncate, max_batch_tokens=self._max_batch_tokens, speed_up=self._speed_up
+        )
         loaded.warm_up()
         return loaded
 
@@ -282,6 +332,7 @@ class PipelineThread:
             "dtype": str(pipe.model.dtype).removeprefix("torch."),
             "threads": self._threads,
             "max_tokens": self.loaded.max_tokens,
+            "speed_ups": [asdict(speed_up) for speed_up in self.loaded.speed_ups],
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 

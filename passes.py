@@ -13,10 +13,14 @@ import torch
 from transformers.pipelines.base import Pipeline, pad_collate_fn
 from transformers.pipelines.pt_utils import PipelineIterator
 
+from acceleration import TOLERANCE, worst_difference
+
 logger = logging.getLogger(__name__)
 
 # By what `auto` means for the token limit: more never pays, and fewer would trust a measurement too far.
 MOST_AUTO_TOKENS, LEAST_AUTO_TOKENS = 16_384, 256
+# Rows in the larger of the two passes that tell a pass's costs.
+MANY = 8
 
 
 @dataclass(slots=True)
@@ -51,6 +55,19 @@ def plan_passes(lengths: Sequence[int], max_tokens: int, fixed_cost_tokens: floa
                 last.append(row)
                 continue
         passes.append([row])
+    return passes
+
+
+def plan_in_order(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Which rows share a pass where padding costs nothing: neighbours, at most `max_tokens` together."""
+    passes: list[list[int]] = []
+    room = 0
+    for row, length in enumerate(lengths):
+        if length > room:
+            passes.append([])
+            room = max_tokens
+        passes[-1].append(row)
+        room -= length
     return passes
 
 
@@ -91,30 +108,43 @@ class Passes:
         self.max_tokens = max_tokens or MOST_AUTO_TOKENS
         self.fixed_cost_tokens = 0.0
         self.can_pad = False
+        self.padding_is_free = False
         self._auto = max_tokens is None
         self._left = pipe.tokenizer.padding_side == "left"
         self._collate = pad_collate_fn(pipe.tokenizer, None) if pipe.tokenizer.pad_token_id is not None else stack
 
-    def measure(self, short: Sequence[Row], long: Sequence[Row]) -> None:
-        """Learn what a pass costs, a fixed time and a time for each token, and whether padding changes the answers."""
-        (few, fast_s), (many, slow_s) = self._time(short), self._time(long)
-        per_token_s = max((slow_s - fast_s) / max(many - few, 1), 1e-9)
-        self.fixed_cost_tokens = max(0.0, fast_s / per_token_s - few)
-        self.can_pad = self._collate is not stack and self._padding_is_exact([*short, *long])
+    @property
+    def can_collate(self) -> bool:
+        """Whether rows of different lengths can be put into one pass at all."""
+        return self._collate is not stack
+
+    def measure(self, row: Row) -> None:
+        """Learn what a pass costs, a fixed time and a time for each token, from passes of one such row and of many."""
+        one_s, many_s = self._time([row]), self._time([row] * MANY)
+        per_token_s = max((many_s - one_s) / ((MANY - 1) * row.length), 1e-9)
+        self.fixed_cost_tokens = max(0.0, one_s / per_token_s - row.length)
         if self._auto:
             self.max_tokens = enough_tokens(self.fixed_cost_tokens)
+
+    def try_padding(self, rows: Sequence[Row]) -> None:
+        """Learn whether rows of these lengths come out of one pass as they do alone: some models look at padding."""
+        self.can_pad = self.can_collate and self._padding_is_exact(rows)
 
     def run(self, rows: Sequence[Row]) -> list[Any]:
         """The model's outputs, or the exception, of each row; rows of one kind share passes."""
         outputs: list[Any] = [None] * len(rows)
         for kind in dict.fromkeys(row.kind for row in rows):
             alike = [index for index, row in enumerate(rows) if row.kind == kind]
-            lengths = [rows[index].length for index in alike]
-            for planned in plan_passes(lengths, self.max_tokens, self.fixed_cost_tokens if self.can_pad else 0.0):
+            for planned in self._plan([rows[index].length for index in alike]):
                 members = [alike[index] for index in planned]
                 for index, result in zip(members, self._halving([rows[i] for i in members]), strict=True):
                     outputs[index] = result
         return outputs
+
+    def _plan(self, lengths: Sequence[int]) -> list[list[int]]:
+        if self.padding_is_free:
+            return plan_in_order(lengths, self.max_tokens)
+        return plan_passes(lengths, self.max_tokens, self.fixed_cost_tokens if self.can_pad else 0.0)
 
     def one(self, rows: Sequence[Row]) -> list[Any]:
         """The outputs of each row in one pass; raises what the model raises."""
@@ -140,34 +170,29 @@ class Passes:
         middle = len(rows) // 2
         return self._halving(rows[:middle]) + self._halving(rows[middle:])
 
-    def _time(self, rows: Sequence[Row]) -> tuple[int, float]:
-        """Tokens, and the seconds of the fastest of a few passes; the first ones also warm up."""
+    def _time(self, rows: Sequence[Row]) -> float:
+        """The seconds of the fastest of a few passes; the first ones also warm up."""
         times = []
-        for _ in range(5):
+        for _ in range(4):
             start = time.perf_counter()
             self.one(rows)
             times.append(time.perf_counter() - start)
-        return sum(row.length for row in rows), min(times)
+        return min(times)
 
     def _padding_is_exact(self, rows: Sequence[Row]) -> bool:
-        """Whether rows that share a pass come out as they do alone: some models look at the padding, or refuse it."""
-        alone = [self.one([row])[0] for row in rows]
+        alone = [numbers(self.one([row])[0]) for row in rows]
         try:
-            worst = max(difference(one, other) for one, other in zip(alone, self.one(rows), strict=True))
+            worst = worst_difference(alone, [numbers(outputs) for outputs in self.one(rows)])
         except Exception as error:
             logger.warning("This model takes no padding (%s): only inputs of equal length share a pass.", error)
             return False
-        exact = worst <= (1e-4 if self.pipe.model.dtype == torch.float32 else 5e-2)
+        exact = worst <= TOLERANCE[self.pipe.model.dtype]
         if not exact:
             logger.warning("Padding changes the answers by %.1e: only inputs of equal length share a pass.", worst)
         return exact
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The largest difference of two outputs' numbers, relative to the largest number."""
-    worst = 0.0
-    for name, value in one.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            scale = max(1.0, value.abs().max().item())
-            worst = max(worst, (value - other[name]).abs().max().item() / scale)
-    return worst
+def numbers(outputs: Mapping[str, Any]) -> torch.Tensor:
+    """All that a model computed for a row, in one dimension."""
+    floats = [value for value in outputs.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    return torch.cat([value.flatten() for value in floats])

@@ -79,7 +79,9 @@ def pipeline_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
     load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(protocol.TASKS))
     threads = s.threads or config.usable_cores()
-    return inference.PipelineThread(load, threads=threads, truncate=s.truncate, max_batch_tokens=s.max_batch_tokens)
+    return inference.PipelineThread(
+        load, threads=threads, truncate=s.truncate, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
+    )
 
 
 # Waiting and answering
@@ -175,7 +177,8 @@ class Service:
         self.batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s)
         self.batcher.start()
         self._serving = True
-        logger.info("Serving %s with %s on %s", *(self.runner.describe()[key] for key in ("task", "model", "device")))
+        told = (self.runner.describe()[key] for key in ("task", "model", "device", "threads"))
+        logger.info("Serving %s with %s on %s, threads: %d", *told)
 
     def begin_drain(self) -> None:
         """Let nobody in and answer who is in, for the time that the settings allow. While loading, nobody is in."""

@@ -76,7 +76,7 @@ class FakeRunner:
         return [failure() if "poison" in text else text.upper() for text in texts]
 
     def describe(self) -> dict[str, object]:
-        return {"model": "fake", "task": self.task, "device": "none"}
+        return {"model": "fake", "task": self.task, "device": "none", "threads": 1}
 
     def close(self) -> bool:
         self.closed = True

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from acceleration import DoesNotFit, levers_for
 from config import BUNDLED_MODEL
 from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unavailable
 from inference import LoadedPipeline, PipelineThread, PreparedInput
@@ -176,6 +177,44 @@ def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
         assert_same(result, loaded.pipe(text))
 
 
+def sped_up(loaded: LoadedPipeline) -> LoadedPipeline:
+    """The same with all speed-ups, whatever they gain here."""
+    for lever in levers_for(loaded.pipe.model, loaded.pipe.tokenizer.mask_token_id):
+        with suppress(DoesNotFit):
+            lever.on()
+    loaded.passes.padding_is_free = True
+    return loaded
+
+
+@pytest.mark.parametrize("task", CLASSES)
+def test_with_the_speed_ups_each_result_of_a_mixed_batch_equals_the_untouched_pipelines(
+    task: str, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
+) -> None:
+    untouched = pipeline_of(task).pipe
+    loaded = sped_up(open_pipeline(model_of(task), task))
+    work = [(text, parameters) for parameters in PARAMETERS[task] for text in inputs_of(task)]
+    with hooked(loaded, lambda ids: None) as rows:
+        results = run(loaded, work)
+    assert max(rows) >= len(inputs_of(task))
+    for (text, parameters), result in zip(work, results, strict=True):
+        assert_same(result, untouched(text, **parameters))
+        assert_same(run(loaded, [(text, parameters)]), [untouched(text, **parameters)])
+
+
+def test_equal_inputs_of_a_batch_are_computed_once(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    loaded = pipeline_of("fill-mask")
+    work: list[tuple[str, Parameters]] = [
+        ("a [MASK]", {"top_k": 1}),
+        ("b [MASK]", {"top_k": 1}),
+        ("a [MASK]", {"top_k": 1}),
+        ("a [MASK]", {"top_k": 2}),
+    ]
+    with hooked(loaded, lambda ids: None) as rows:
+        results = run(loaded, work)
+    assert rows == [3]
+    assert_same(results, [loaded.pipe(text, **parameters) for text, parameters in work])
+
+
 # Bad inputs
 
 
@@ -321,9 +360,9 @@ def test_out_of_memory_is_answered_in_smaller_passes(pipeline_of: Callable[[str]
             raise torch.OutOfMemoryError("out of memory")
 
     with hooked(loaded, fail) as rows:
-        results = run(loaded, [("a b c", {})] * 8)
+        results = run(loaded, [(f"a b {last}", {}) for last in "cdefghij"])
     assert rows == [8, 4, 2, 2, 4, 2, 2]
-    assert_same(results, [loaded.pipe("a b c")] * 8)
+    assert_same(results, [loaded.pipe(f"a b {last}") for last in "cdefghij"])
 
 
 def test_one_chunk_that_fails_fails_its_input_only(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
@@ -392,6 +431,27 @@ def test_warming_up_measures_the_costs_and_sets_the_token_limit(task: str, model
     assert loaded.passes.can_pad is True
     assert loaded.passes.fixed_cost_tokens >= 0
     assert loaded.passes.max_tokens == enough_tokens(loaded.passes.fixed_cost_tokens)
+
+
+@pytest.mark.parametrize("speed_up", [True, False])
+def test_each_speed_up_is_tried_at_the_start_and_reported_or_none_is(
+    speed_up: bool, model_of: Callable[[str], Path]
+) -> None:
+    loaded = LoadedPipeline(
+        load(str(model_of("fill-mask")), "fill-mask", None, "cpu", None, list(TASKS)), speed_up=speed_up
+    )
+    untouched = str(loaded.pipe.model)
+    loaded.warm_up()
+    outcomes = {outcome.name: outcome for outcome in loaded.speed_ups}
+    assert list(outcomes) == (["masked_head", "no_padding", "prepacked_weights"] if speed_up else [])
+    for outcome in outcomes.values():
+        assert outcome.on == (outcome.why is None)
+        assert outcome.difference is not None
+        assert outcome.difference < 1e-5
+        assert outcome.gain is not None
+    assert loaded.passes.padding_is_free == (speed_up and outcomes["no_padding"].on)
+    assert ("Prepacked" in str(loaded.pipe.model)) == (speed_up and outcomes["prepacked_weights"].on)
+    assert speed_up or str(loaded.pipe.model) == untouched
 
 
 def test_a_token_limit_that_was_set_stays(model_of: Callable[[str], Path]) -> None:

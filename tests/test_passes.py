@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from passes import cut_padding, difference, enough_tokens, plan_passes, stack
+from passes import cut_padding, enough_tokens, plan_in_order, plan_passes, stack
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,20 @@ def test_rows_share_a_pass_while_their_padding_costs_less_than_a_pass(
     lengths: list[int], max_tokens: int, fixed: float, passes: list[list[int]]
 ) -> None:
     assert plan_passes(lengths, max_tokens, fixed) == passes
+
+
+@pytest.mark.parametrize(
+    ("lengths", "max_tokens", "passes"),
+    [
+        ([], 100, []),
+        ([90, 5, 5, 50], 100, [[0, 1, 2], [3]]),  # neighbours, up to the limit and no further
+        ([99, 200, 1], 100, [[0], [1], [2]]),  # a long one runs by itself
+    ],
+)
+def test_where_padding_is_free_rows_share_a_pass_in_the_order_they_came(
+    lengths: list[int], max_tokens: int, passes: list[list[int]]
+) -> None:
+    assert plan_in_order(lengths, max_tokens) == passes
 
 
 @pytest.mark.parametrize(("fixed", "tokens"), [(30, 570), (1, 256), (10_000, 16_384)])
@@ -59,10 +73,3 @@ def test_rows_of_equal_length_are_stacked_without_padding() -> None:
     batch = stack(rows)
     assert batch["input_ids"].tolist() == [[1, 2], [3, 4]]
     assert batch["sentence"] == ["a", "b"]
-
-
-def test_a_difference_is_relative_to_the_largest_number() -> None:
-    one = {"logits": torch.tensor([100.0, 1.0]), "ids": torch.tensor([1]), "none": None}
-    other = {"logits": torch.tensor([101.0, 1.0]), "ids": torch.tensor([5]), "none": None}
-    assert difference(one, other) == pytest.approx(0.01)
-    assert difference(one, one) == 0
