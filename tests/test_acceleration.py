@@ -16,6 +16,7 @@ from acceleration import (
     PrepackedWeights,
     accelerate,
     levers_for,
+    rounded,
     stack_of,
     untouched_zeros,
     worst_difference,
@@ -133,7 +134,7 @@ def test_a_mixed_batch_without_padding_equals_the_untouched_model_row_by_row(fam
             lever.on()
     shapes = shapes_seen(model)
     assert worst_difference(untouched, together(model, rows)) < 1e-5
-    assert {shape[:2] for shape in shapes} == {(1, sum(LENGTHS))}
+    assert {shape[:2] for shape in shapes} == {(1, rounded(sum(LENGTHS)))}
     assert worst_difference(untouched, alone(model, rows)) < 1e-5
 
 
@@ -218,10 +219,15 @@ def test_packing_puts_rows_of_equal_length_together_wherever_their_padding_is() 
     assert packing.tokens.tolist() == [0, 1, 7, 8, 3, 4, 5]
     assert packing.groups == [(2, 2), (1, 3)]
     values = torch.arange(1.0, 10).view(3, 3, 1)
-    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6]
+    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to eight
     assert packing.unpack(packing.pack(values)).flatten().tolist() == [1, 2, 0, 4, 5, 6, 0, 8, 9]
     positions = torch.tensor([0.0, 1, 2]).view(1, 3, 1)  # one row that stands for all
-    assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2]
+    assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(("rows", "more"), [(1, 8), (8, 8), (9, 16), (128, 128), (129, 160), (160, 160), (1000, 1024)])
+def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows: int, more: int) -> None:
+    assert rounded(rows) == more
 
 
 def test_rows_that_are_padded_further_than_the_longest_are_refused() -> None:

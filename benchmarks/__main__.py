@@ -1,0 +1,118 @@
+"""The command: `python -m benchmarks` measures all subjects on all models and writes the report.
+
+Owns the arguments and the order of models. It must never know torch: it generates the load, and is to stay light.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import datetime
+import importlib.util
+import logging
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.machine import load_average, this_machine, versions
+from benchmarks.models import MODELS, Model, folder_of
+from benchmarks.processes import ROOT, run_module
+from benchmarks.results import ModelResult, Results, save
+from benchmarks.session import Session
+from benchmarks.soak import soak
+from benchmarks.subjects import OURS, SERVERS, server, subjects
+from benchmarks.texts import texts_for
+from benchmarks.workloads import estimate_s
+
+logger = logging.getLogger("benchmarks")
+
+BUSY = 0.5
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--only", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
+    add("--bfloat16", action="store_true", help="measure this server in bfloat16, too")
+    add("--seconds", type=float, default=5.0, help="of each measurement")
+    add("--rounds", type=int, default=3, help="of all measurements; 0 leaves them out, for a soak only")
+    add("--soak", type=float, default=0.0, metavar="SECONDS", help="then load this server alone with the first model")
+    add("--models", type=Path, metavar="FOLDER", help="keep the models here for the next run")
+    add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER", help="for the results")
+    add("--quick", action="store_true", help="one round of half a second: to try things, not to measure")
+    options = parser.parse_args(given)
+    options.output, options.models = options.output.resolve(), options.models and options.models.resolve()
+    if options.quick:
+        options.seconds, options.rounds = 0.5, 1
+    return options
+
+
+async def measure(model: Model, options: argparse.Namespace, scratch: Path) -> ModelResult:
+    folder = await folder_of(model, options.models or scratch)
+    result = ModelResult(model.name, model.task, model.description)
+    found = subjects(model, folder, scratch, bfloat16=options.bfloat16)
+    await Session(result, found, texts_for(folder, model.task), options.rounds, options.seconds).run()
+    return result
+
+
+async def run(options: argparse.Namespace, scratch: Path) -> Results:
+    """Everything; what is there is written after each model."""
+    now = datetime.datetime.now(datetime.UTC).date().isoformat()
+    results = Results(now, options.seconds, options.rounds, this_machine(), versions())
+    models = [MODELS[name] for name in options.only]
+    for model in models if options.rounds else []:
+        results.models.append(await measure(model, options, scratch))
+        await write(results, options.output)
+    if options.soak:
+        folder = await folder_of(models[0], options.models or scratch)
+        logger.info("%s  soaking for %g s", models[0].name, options.soak)
+        one = server(OURS, models[0], folder, scratch)
+        results.soak = await soak(models[0].name, one, texts_for(folder, models[0].task), options.soak)
+        await write(results, options.output)
+    return results
+
+
+async def write(results: Results, folder: Path) -> None:
+    """The files; the picture by a process of its own, so that what draws it does not weigh on the load generator."""
+    save(results, folder / "results.json")
+    report.write(results, folder)
+    if not results.models:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.warning("There is no matplotlib, so there will be no results.png.")
+        return
+    await run_module("benchmarks.plot", str(folder))
+
+
+async def until_terminated(options: argparse.Namespace) -> Results:
+    """Ends the processes of the run also when it is told to end itself."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        return await run(options, Path(scratch))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    options = arguments()
+    servers = len(SERVERS) - (not options.bfloat16)
+    models = len(options.only) if options.rounds else 0
+    estimated_s = estimate_s(models, servers, options.rounds, options.seconds) + options.soak
+    logger.info("This takes about %.0f minutes, and wants the machine to itself.", max(1, estimated_s / 60))
+    if (load_average() or 0.0) > BUSY:
+        logger.warning("The machine is busy: its load average is %.1f. The figures will be noisy.", load_average())
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        results = asyncio.run(until_terminated(options))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise SystemExit("Stopped; the processes that were measured have ended.") from None
+    logger.info("Results are in %s", options.output)
+    if report.trouble(results):
+        raise SystemExit("The run had errors; results.md begins with them.")
+
+
+if __name__ == "__main__":
+    main()

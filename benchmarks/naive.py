@@ -1,0 +1,76 @@
+"""The naive servers, which ours is compared with: what one gets by following a guide to the end and no further.
+
+Owns two ASGI apps, `unbatched` and `batched`, whose pipeline is named by `BENCHMARK_MODEL` and `BENCHMARK_TASK`. Both
+run the pipeline on the event loop; since a queue that is not empty is read without a pause, answers leave only when all
+that had arrived is done. It must never know anything of ours that is measured, and is not to be improved.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from benchmarks import weights
+
+GATHER_S = 0.001
+
+Waiting = tuple[str, asyncio.Queue[object]]
+Loop = Callable[[Any, asyncio.Queue[Waiting]], Coroutine[Any, Any, None]]
+
+
+async def one_by_one(pipe: Any, arrivals: asyncio.Queue[Waiting]) -> None:
+    """One request after the other."""
+    while True:
+        text, response = await arrivals.get()
+        response.put_nowait(pipe(text))
+
+
+async def in_batches(pipe: Any, arrivals: asyncio.Queue[Waiting]) -> None:
+    """As many as have gathered at once, padded to the longest."""
+    while True:
+        batch = await gather(arrivals)
+        texts = [text for text, _ in batch]
+        # A list of one comes back as the bare answer for some tasks.
+        outputs = pipe(texts, batch_size=len(texts)) if len(texts) > 1 else [pipe(texts[0])]
+        for (_, response), output in zip(batch, outputs, strict=True):
+            response.put_nowait(output)
+
+
+async def gather(arrivals: asyncio.Queue[Waiting]) -> list[Waiting]:
+    """The first, and whatever follows without a pause; each arrival begins the wait anew, and nothing bounds it."""
+    batch = [await arrivals.get()]
+    with suppress(TimeoutError):
+        while True:
+            async with asyncio.timeout(GATHER_S):
+                batch.append(await arrivals.get())
+    return batch
+
+
+def create_app(serve: Loop) -> Starlette:
+    arrivals: asyncio.Queue[Waiting] = asyncio.Queue()
+
+    async def infer(request: Request) -> JSONResponse:
+        response: asyncio.Queue[object] = asyncio.Queue()
+        await arrivals.put(((await request.body()).decode(), response))
+        return JSONResponse(await response.get())
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        pipe = weights.load(Path(os.environ["BENCHMARK_MODEL"]), os.environ["BENCHMARK_TASK"])
+        task = asyncio.create_task(serve(pipe, arrivals))
+        yield
+        task.cancel()
+        await asyncio.wait({task})
+
+    return Starlette(routes=[Route("/", infer, methods=["POST"])], lifespan=lifespan)
+
+
+unbatched = create_app(one_by_one)
+batched = create_app(in_batches)

@@ -1,0 +1,166 @@
+"""The processes that are measured: started, watched, ended by their own id.
+
+Owns their life, their logs and their memory. It must never know workloads, nor what a process is for.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from abc import ABC, abstractmethod
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import rss_mb
+
+ROOT = Path(__file__).parent.parent
+STARTING_S = 300.0
+ENDING_S = 15.0
+LINE_BYTES = 2**24  # the longest line a worker may answer with
+LOG_LINES = 12
+
+
+class Failed(Exception):
+    """A process did not start, or ended, or does not answer; the text has its last lines."""
+
+
+class Process(ABC):
+    """A process and its log."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._arguments = arguments
+        self._environment = environment
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self._process is not None, "start() comes first"
+        return self._process
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def rss_mb(self) -> float | None:
+        return rss_mb(self.process.pid) if self.alive else None
+
+    async def start(self) -> None:
+        """Return when it is ready. Raises `Failed`."""
+        # The caller's own settings would change what is measured; the network is for nobody.
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PIPELINE_")}
+        with self._log.open("wb") as log:
+            self._process = await self._open(
+                (sys.executable, *self._arguments), {**inherited, "HF_HUB_OFFLINE": "1", **self._environment}, log
+            )
+        try:
+            async with asyncio.timeout(STARTING_S):
+                await self._wait_until_ready()
+        except TimeoutError:
+            raise self.failure("is not ready yet") from None
+
+    async def end(self) -> None:
+        """Ask it to end, and end it if it does not."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError, TimeoutError):
+            self._process.terminate()
+            async with asyncio.timeout(ENDING_S):
+                await self._process.wait()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    def failure(self, what: str) -> Failed:
+        status = "" if self.alive else f" (exit status {self.process.returncode})"
+        lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return Failed("\n".join([f"it {what}{status}; its last lines:", *lines]))
+
+    @abstractmethod
+    async def _open(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Any
+    ) -> asyncio.subprocess.Process: ...
+
+    @abstractmethod
+    async def _wait_until_ready(self) -> None: ...
+
+
+async def run_module(module: str, *arguments: str) -> int:
+    """The exit status of a Python process that runs to its end, and no longer than who waits for it."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, cwd=ROOT)
+    try:
+        return await process.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Server(Process):
+    """One app on one uvicorn worker, on a free port of this machine."""
+
+    def __init__(self, app: str, environment: Mapping[str, str], log: Path) -> None:
+        self.address = ("127.0.0.1", free_port())
+        where = ("--host", self.address[0], "--port", str(self.address[1]))
+        # No answer may take so long, and no connection rest so long, that uvicorn hangs up on a client.
+        quiet = ("--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "300")
+        super().__init__(("-m", "uvicorn", app, *where, *quiet), environment, log)
+
+    async def _open(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Any
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, env=environment, stdin=DEVNULL, stdout=log, stderr=STDOUT
+        )
+
+    async def _wait_until_ready(self) -> None:
+        """It listens only once its model is loaded; quiet as it is, trying is the only way to tell."""
+        while self.alive:
+            try:
+                _, writer = await asyncio.open_connection(*self.address)
+            except OSError:
+                await asyncio.sleep(0.1)
+            else:
+                writer.close()
+                return
+        raise self.failure("ended before it served")
+
+
+class Worker(Process):
+    """A process that answers lines with lines."""
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+        super().__init__(("-m", module, *arguments), {}, log)
+
+    async def ask(self, line: str) -> Any:
+        """What it answers. Raises `Failed`."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(ConnectionError):
+            self.process.stdin.write(f"{line}\n".encode())
+            await self.process.stdin.drain()
+        if not (answer := await self.process.stdout.readline()):
+            await self.process.wait()
+            raise self.failure("ended")
+        return json.loads(answer)
+
+    async def _open(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Any
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE, stderr=log, limit=LINE_BYTES
+        )
+
+    async def _wait_until_ready(self) -> None:
+        await self.ask("answers 1")
