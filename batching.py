@@ -5,7 +5,7 @@ torch, JSON or settings objects: what runs a batch is behind `Runner`.
 
 The rules: a batch leaves when it is full, or when its oldest request has waited `wait_s` since its arrival, whichever
 comes first. The wait is one absolute deadline that no later arrival moves, and that goes on while the runner is busy.
-Requests leave in the order they came.
+After a request that was alone in the house to its end, the next does not wait. Requests leave in the order they came.
 """
 
 import asyncio
@@ -101,9 +101,9 @@ def is_full(policy: Policy, tokens: Sequence[int]) -> bool:
     return count == policy.max_batch_size or count < len(tokens) or sum(tokens) >= policy.max_batch_tokens
 
 
-def leaves_at(policy: Policy, oldest_enqueued_at: float) -> float:
-    """When a batch leaves that does not fill up before."""
-    return oldest_enqueued_at + policy.wait_s
+def leaves_at(policy: Policy, oldest_enqueued_at: float, *, company: bool) -> float:
+    """When a batch leaves that does not fill up before; at once if no company is to be expected."""
+    return oldest_enqueued_at + policy.wait_s if company else oldest_enqueued_at
 
 
 def skip_reason(request: Request, now: float) -> str | None:
@@ -145,6 +145,7 @@ class Batcher:
         self._busy_since: float | None = None
         self._seconds_per_request = 0.0
         self._fault: str | None = None
+        self._company = True
         self._empty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -241,7 +242,8 @@ class Batcher:
             self._drop_skipped()
             if is_full(self.policy, self._sizes()):
                 return
-            due = leaves_at(self.policy, self._ready[0].enqueued_at) if self._ready else None
+            oldest = self._ready[0] if self._ready else None
+            due = leaves_at(self.policy, oldest.enqueued_at, company=self._company) if oldest else None
             overdue = due is not None and loop.time() >= due
             arrived = await self._arrivals(due)
             if arrived:
@@ -285,6 +287,7 @@ class Batcher:
         started = self.clock()
         results = await self._call(batch, self.runner.run([request.prepared for request in batch]))
         model_s = self.clock() - started
+        self._company = self.in_house > 1
         self._seconds_per_request += 0.2 * (model_s / len(batch) - self._seconds_per_request)
         for request, result in zip(batch, results, strict=True):
             error = result if isinstance(result, PipelineServerError) else None

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import transformers
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
+from transformers.pipelines.fill_mask import FillMaskPipeline
 
 from acceleration import TOLERANCE, NoPadding, Outcome, accelerate, levers_for
 from errors import (
@@ -28,6 +29,7 @@ from errors import (
     Unavailable,
     first_line,
 )
+from fillmask import FillMask
 from passes import Passes, Row, numbers
 
 Params = ParamSpec("Params")
@@ -44,7 +46,7 @@ TRUNCATION: dict[str, dict[str, object]] = {
 MOST_TOKENS_OF_ONE_INPUT = 16_384
 MOST_GUESSES_OF_ONE_INPUT = 4_096
 # Words of the texts that speed-ups are tried on: short beside long, and one longer than a sliding window.
-PROBED_WORDS = (3, 100, 8, 24, 14, 40)
+PROBED_WORDS = (3, 100, 8, 24, 14)
 MEASURED_WORDS = 24
 CLOSING_S = 1.0
 
@@ -112,6 +114,7 @@ class LoadedPipeline:
             pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, self.max_tokens)
         self.passes = Passes(pipe, max_batch_tokens)
         self._chunked = isinstance(pipe, ChunkPipeline)
+        self._postprocess: Callable[..., Any] = FillMask(pipe) if type(pipe) is FillMaskPipeline else pipe.postprocess
 
     def sample(self, words: int) -> PreparedInput:
         """An input of about `words` tokens that the pipeline takes. Raises `ConfigurationError`."""
@@ -136,25 +139,27 @@ class LoadedPipeline:
             self.passes.measure(measured)
             self.passes.try_padding(probed)
             if self._speed_up:
-                self._accelerate(probed)
+                self._accelerate(probed, measured)
                 self.passes.measure(measured)
         except ConfigurationError:
             raise
         except Exception as error:
             raise ConfigurationError(f"the model fails on a plain text: {first_line(error)}") from error
 
-    def _accelerate(self, rows: Sequence[Row]) -> None:
+    def _accelerate(self, rows: Sequence[Row], alone: Row) -> None:
         model, passes = self.pipe.model, self.passes
         mask_token_id = self.pipe.tokenizer.mask_token_id if self.task == "fill-mask" else None
         levers = levers_for(model, mask_token_id, can_pad=passes.can_collate)
 
-        def probe(names: Collection[str]) -> list[torch.Tensor]:
+        def batch(names: Collection[str]) -> list[torch.Tensor]:
             passes.padding_is_free = NoPadding.name in names
-            passes.one(rows[-1:])  # what a lone client waits for
             return [self._read(row, output) for row, output in zip(rows, passes.run(rows), strict=True)]
 
+        def lone(names: Collection[str]) -> list[torch.Tensor]:
+            return [self._read(alone, passes.one([alone])[0])]
+
         reference = [self._read(row, passes.one([row])[0]) for row in rows]
-        self.speed_ups = accelerate(levers, probe, reference, TOLERANCE[model.dtype])
+        self.speed_ups = accelerate(levers, (batch, lone), reference, TOLERANCE[model.dtype])
         passes.padding_is_free = any(speed_up.on and speed_up.name == NoPadding.name for speed_up in self.speed_ups)
 
     def _read(self, row: Row, output: Any) -> torch.Tensor:
@@ -245,7 +250,7 @@ class LoadedPipeline:
                 return failed("The model failed on this input.", output)
         try:
             given = outputs if self._chunked else outputs[0]
-            result = self.pipe.postprocess(given, **prepared.postprocess_parameters)
+            result = self._postprocess(given, **prepared.postprocess_parameters)
         except Exception as error:
             return failed("The model's output for this input could not be read.", error)
         # This one pipeline wraps its result, and only when it was not asked for a number of labels.

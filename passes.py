@@ -172,8 +172,8 @@ class Passes:
 
     def _time(self, rows: Sequence[Row]) -> float:
         """The seconds of the fastest of a few passes; the first ones also warm up."""
-        times = []
-        for _ in range(4):
+        times: list[float] = []
+        while len(times) < 2 or (len(times) < 4 and sum(times) < 0.2):
             start = time.perf_counter()
             self.one(rows)
             times.append(time.perf_counter() - start)

@@ -147,7 +147,7 @@ def test_a_family_that_does_not_fit_keeps_its_padding_and_stays_right(family: st
     def probe(levers: Collection[str]) -> list[torch.Tensor]:
         return together(model, rows) if NoPadding.name in levers else alone(model, rows)
 
-    (outcome,) = accelerate([NoPadding(model)], probe, untouched, 1e-5)
+    (outcome,) = accelerate([NoPadding(model)], (probe, probe), untouched, 1e-5)
     assert outcome.on is False
     assert outcome.why is not None
     assert worst_difference(untouched, alone(model, rows)) == 0
@@ -219,13 +219,13 @@ def test_packing_puts_rows_of_equal_length_together_wherever_their_padding_is() 
     assert packing.tokens.tolist() == [0, 1, 7, 8, 3, 4, 5]
     assert packing.groups == [(2, 2), (1, 3)]
     values = torch.arange(1.0, 10).view(3, 3, 1)
-    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to eight
+    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to a multiple of four
     assert packing.unpack(packing.pack(values)).flatten().tolist() == [1, 2, 0, 4, 5, 6, 0, 8, 9]
     positions = torch.tensor([0.0, 1, 2]).view(1, 3, 1)  # one row that stands for all
     assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
 
 
-@pytest.mark.parametrize(("rows", "more"), [(1, 8), (8, 8), (9, 16), (128, 128), (129, 160), (160, 160), (1000, 1024)])
+@pytest.mark.parametrize(("rows", "more"), [(1, 4), (8, 8), (9, 12), (128, 128), (129, 160), (160, 160), (1000, 1024)])
 def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows: int, more: int) -> None:
     assert rounded(rows) == more
 
@@ -321,7 +321,7 @@ def test_a_speed_up_is_kept_if_it_is_faster_and_right_on_top_of_those_before_it(
         FakeLever("bad", RuntimeError("shapes\nand more")),
         FakeLever("last"),
     ]
-    outcomes = accelerate(levers, model.probe, [torch.tensor([10.0, 1.0])], 1e-4, model.clock)
+    outcomes = accelerate(levers, (model.probe, model.probe), [torch.tensor([10.0, 1.0])], 1e-4, model.clock)
     assert [lever.is_on for lever in levers] == [True, False, False, False, False, True]
     assert [outcome.on for outcome in outcomes] == [lever.is_on for lever in levers]
     assert [outcome.gain and round(outcome.gain, 3) for outcome in outcomes] == [2, 0.8, None, None, None, 1.25]
@@ -334,6 +334,14 @@ def test_a_speed_up_is_kept_if_it_is_faster_and_right_on_top_of_those_before_it(
         "it fails on this model (shapes)",
         None,
     ]
+
+
+def test_a_gain_for_a_batch_and_a_gain_for_one_input_count_alike() -> None:
+    batch, lone = FakeModel({"lever": 4.0}, {}), FakeModel({"lever": 0.0625}, {})
+    (outcome,) = accelerate(
+        [FakeLever("lever")], (batch.probe, lone.probe), [torch.tensor([10.0, 1.0])], 1e-4, lambda: batch.now + lone.now
+    )
+    assert outcome.gain == pytest.approx(2)
 
 
 def test_a_difference_is_relative_to_the_largest_number_and_endless_for_what_is_none() -> None:

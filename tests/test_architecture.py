@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT: dict[str, set[str]] = {
     "server": {"asgi", "batching", "config", "errors", "inference", "loading", "logs", "protocol"},
     "asgi": {"errors", "metrics"},
-    "inference": {"acceleration", "errors", "passes"},
+    "inference": {"acceleration", "errors", "fillmask", "passes"},
+    "fillmask": set(),
     "passes": {"acceleration"},
     "acceleration": {"errors"},
     "batching": {"errors", "metrics"},
@@ -30,6 +31,7 @@ MUST_NOT_KNOW: dict[str, set[str]] = {
     "asgi": {"torch", "transformers"},
     "passes": {"starlette", "uvicorn", "asyncio", "pydantic"},
     "acceleration": {"starlette", "uvicorn", "asyncio", "pydantic"},
+    "fillmask": {"starlette", "uvicorn", "asyncio", "pydantic"},
     "batching": {"starlette", "uvicorn", "torch", "transformers", "json", "orjson", "pydantic"},
     "inference": {"starlette", "uvicorn", "orjson", "pydantic"},
     "loading": {"starlette", "uvicorn", "asyncio", "pydantic"},

@@ -97,7 +97,8 @@ def test_a_batch_is_full_when_waiting_cannot_make_it_larger(tokens: list[int], f
 
 
 def test_a_batch_leaves_when_its_oldest_request_has_waited_its_time() -> None:
-    assert leaves_at(Policy(1, 1, wait_s=0.5), 10.0) == 10.5
+    assert leaves_at(Policy(1, 1, wait_s=0.5), 10.0, company=True) == 10.5
+    assert leaves_at(Policy(1, 1, wait_s=0.5), 10.0, company=False) == 10.0
 
 
 def test_nobody_waits_for_the_abandoned_and_the_expired() -> None:
@@ -130,6 +131,18 @@ def test_arrivals_up_to_the_deadline_join_and_later_ones_do_not() -> None:
 def test_later_arrivals_do_not_move_the_deadline() -> None:
     arrivals = [(0.0, "a"), (0.6 * MS, "b"), (1.2 * MS, "c"), (1.8 * MS, "d")]
     assert play(arrivals) == [(MS, ["a", "b"]), (2.2 * MS, ["c", "d"])]
+
+
+def test_who_follows_a_request_that_was_alone_to_its_end_does_not_wait() -> None:
+    arrivals = [(0.0, "a"), (10 * MS, "b"), (20 * MS, "c"), (21 * MS, "d"), (30 * MS, "e"), (30.5 * MS, "f")]
+    assert play(arrivals, model_s=2 * MS) == [
+        (1 * MS, ["a"]),  # nothing is known of what is to come
+        (10 * MS, ["b"]),
+        (20 * MS, ["c"]),
+        (22 * MS, ["d"]),  # it came while another was in the house, and waited for it
+        (30 * MS, ["e"]),
+        (32 * MS, ["f"]),
+    ]
 
 
 def test_a_wait_that_passed_while_the_model_was_busy_is_not_waited_again() -> None:
