@@ -1,8 +1,8 @@
 """Exact speed-ups of a loaded model: each applied, verified and timed at the start, and kept only if it is faster.
 
-What is kept changes how the answers are computed, not what they are: padding is not computed, the vocabulary's head
-runs at the masked positions only, and weights lie in memory as the CPU's library likes them. It must never know
-requests, nor who calls a pipeline.
+What is kept changes how the answers are computed, not what they are: padding is not computed (`packing`), the
+vocabulary's head runs at the masked positions only, and weights lie in memory as the CPU's library likes them. It must
+never know requests, nor who calls a pipeline.
 """
 
 import itertools
@@ -11,28 +11,25 @@ import math
 import mmap
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from types import MethodType
 from typing import Any, Protocol
 
 import torch
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
+from transformers import PreTrainedModel
 
 from errors import first_line
+from hooks import DoesNotFit, Hooked, change_tensors, stack_of
+from packing import NoPadding, rounded
 
 logger = logging.getLogger(__name__)
 
 # The largest difference that counts as none, relative to the largest number: what another order of summing makes.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# A probe is repeated until it has taken this long, so that the fastest of its runs tells something on a noisy machine.
-PROBE_S, MOST_PROBES = 0.06, 5
+# A speed-up is switched off and on to be timed, in turns, since a machine's speed drifts: so long, and so often.
+TIMING_S, LEAST_ROUNDS, MOST_ROUNDS = 0.3, 2, 6
 
 
-# The driver
+# Trying them
 
 
 class Lever(Protocol):
@@ -42,10 +39,6 @@ class Lever(Protocol):
 
     def on(self) -> None: ...
     def off(self) -> None: ...
-
-
-class DoesNotFit(Exception):
-    """Why a speed-up is not for this model, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +78,7 @@ def accelerate(
     kept: list[str] = []
     outcomes = []
     for lever in levers:
-        before_s = _fastest_s(probes, kept, clock)  # anew for each: a machine's speed drifts
-        outcome = _try(lever, [*kept, lever.name], probes, reference, tolerance, before_s, clock)
+        outcome = _try(lever, kept, probes, reference, tolerance, clock)
         if outcome.on:
             kept.append(lever.name)
             logger.info("Speed-up %s: %.2f times as fast.", lever.name, outcome.gain)
@@ -99,30 +91,53 @@ def accelerate(
 
 def _try(
     lever: Lever,
-    tried: Sequence[str],
+    kept: Sequence[str],
     probes: Probes,
     reference: Sequence[torch.Tensor],
     tolerance: float,
-    before_s: float,
     clock: Callable[[], float],
 ) -> Outcome:
+    """It is left on, whatever the outcome."""
+
     def left_off(why: str) -> Outcome:
         return Outcome(lever.name, False, difference, gain, why)
 
     difference = gain = None
     try:
         lever.on()
-        difference = worst_difference(reference, probes[0](tried))
+        difference = worst_difference(reference, probes[0]([*kept, lever.name]))
+        if not difference <= tolerance:
+            return left_off(f"it changes the answers by {difference:.1e}")
+        gain = _gain(lever, kept, probes, clock)
     except DoesNotFit as error:
         return left_off(str(error))
     except Exception as error:  # whatever a model of some other make does with it, it can run without
         return left_off(f"it fails on this model ({first_line(error)})")
-    if not difference <= tolerance:
-        return left_off(f"it changes the answers by {difference:.1e}")
-    gain = before_s / _fastest_s(probes, tried, clock)
     if gain <= 1:
         return left_off(f"it is no faster here ({gain:.2f} times)")
     return Outcome(lever.name, True, difference, gain)
+
+
+def _gain(lever: Lever, kept: Sequence[str], probes: Probes, clock: Callable[[], float]) -> float:
+    """The fastest time off by the fastest time on: for one input it counts as much as for a batch."""
+
+    def times_s(levers: Sequence[str]) -> list[float]:
+        moments = [clock()]
+        for probe in probes:
+            probe(levers)
+            moments.append(clock())
+        return [end - start for start, end in itertools.pairwise(moments)]
+
+    off_s: list[list[float]] = []
+    on_s: list[list[float]] = []
+    started = clock()
+    while len(on_s) < LEAST_ROUNDS or (len(on_s) < MOST_ROUNDS and clock() - started < TIMING_S):
+        lever.off()
+        off_s.append(times_s(kept))
+        lever.on()
+        on_s.append(times_s([*kept, lever.name]))
+    gains = [min(off) / min(on) for off, on in zip(zip(*off_s, strict=True), zip(*on_s, strict=True), strict=True)]
+    return float(math.prod(gains) ** (1 / len(gains)))
 
 
 def worst_difference(reference: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]) -> float:
@@ -136,237 +151,6 @@ def worst_difference(reference: Sequence[torch.Tensor], outputs: Sequence[torch.
     return worst
 
 
-def _fastest_s(probes: Probes, levers: Collection[str], clock: Callable[[], float]) -> float:
-    """The geometric mean of the probes' fastest times: to be faster for one client counts as much as for many."""
-    return math.prod(_fastest_of_one_s(probe, levers, clock) for probe in probes) ** (1 / len(probes))
-
-
-def _fastest_of_one_s(probe: Probe, levers: Collection[str], clock: Callable[[], float]) -> float:
-    times: list[float] = []
-    while len(times) < 2 or (sum(times) < PROBE_S and len(times) < MOST_PROBES):
-        start = clock()
-        probe(levers)
-        times.append(clock() - start)
-    return min(times)
-
-
-def change_tensors(value: Any, is_meant: Callable[[torch.Tensor], bool], change: Callable[..., torch.Tensor]) -> Any:
-    """The same value, its tensors that are meant changed, in tuples and in a model's outputs, too."""
-    if isinstance(value, torch.Tensor):
-        return change(value) if is_meant(value) else value
-    if isinstance(value, tuple):
-        return tuple(change_tensors(item, is_meant, change) for item in value)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            value[key] = change_tensors(item, is_meant, change)
-    return value
-
-
-class _Hooked:
-    """What is put on a model, and taken off again together."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-        self._undo: list[Callable[[], object]] = []
-
-    def off(self) -> None:
-        while self._undo:
-            self._undo.pop()()
-
-    def _before(self, module: torch.nn.Module, hook: Callable[..., Any]) -> None:
-        self._undo.append(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-
-    def _after(self, module: torch.nn.Module, hook: Callable[..., Any], *, always: bool = False) -> None:
-        self._undo.append(module.register_forward_hook(hook, always_call=always).remove)
-
-
-# No padding
-
-
-def rounded(rows: int) -> int:
-    """The next number of rows that matrix products are made for.
-
-    oneDNN compiles one for each number of rows, in half a millisecond, and keeps half a megabyte of each of the last
-    1,024 (PyTorch 2.13): with every length that comes along, 430 MB.
-    """
-    step = 4 if rows <= 128 else 32
-    return -(-rows // step) * step
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Where the tokens of a padded batch are: row after row, the rows by length, so that equal ones are neighbours."""
-
-    rows: int
-    padded: int
-    tokens: torch.Tensor  # indices into the batch laid flat
-    groups: list[tuple[int, int]]  # how many rows of which length
-    filler: int  # tokens at the end that stand for nothing
-
-    @classmethod
-    def of(cls, mask: torch.Tensor) -> "Packing":
-        """`mask` is `[rows, padded]`, true where there is a token."""
-        rows, padded = mask.shape
-        lengths, order = mask.sum(1).sort(stable=True)
-        if lengths[-1] != padded:
-            raise ValueError(f"rows of at most {lengths[-1]} tokens are padded to {padded}")
-        flat = torch.arange(rows * padded, device=mask.device).view(rows, padded)
-        groups = [(len(list(alike)), length) for length, alike in itertools.groupby(lengths.tolist())]
-        tokens = flat[order][mask[order]]
-        return cls(rows, padded, tokens, groups, rounded(len(tokens)) - len(tokens))
-
-    def is_padded(self, value: torch.Tensor) -> bool:
-        """Whether it is `[rows, padded, numbers]`, or one row that stands for all (rotary positions)."""
-        return value.ndim == 3 and value.shape[1] == self.padded and value.shape[0] in {1, self.rows}
-
-    def is_packed(self, value: torch.Tensor) -> bool:
-        return value.ndim == 3 and value.shape[:2] == (1, len(self.tokens) + self.filler)
-
-    def pack(self, value: torch.Tensor) -> torch.Tensor:
-        """`[rows, padded, numbers]` to `[1, tokens and filler, numbers]`."""
-        return self.fill(value.expand(self.rows, -1, -1).flatten(0, 1)[self.tokens]).unsqueeze(0)
-
-    def fill(self, value: torch.Tensor) -> torch.Tensor:
-        """`[tokens, numbers]` with zeros for the filler."""
-        return torch.nn.functional.pad(value, (0, 0, 0, self.filler)) if self.filler else value
-
-    def unpack(self, value: torch.Tensor) -> torch.Tensor:
-        """`[1, tokens and filler, numbers]` to `[rows, padded, numbers]`, with zeros for padding."""
-        flat = value.new_zeros(self.rows * self.padded, value.shape[2])
-        flat[self.tokens] = value[0, : len(self.tokens)]
-        return flat.view(self.rows, self.padded, -1)
-
-
-# The packing of the pass that is running; None where nothing is padded.
-_packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
-
-
-def attend_by_row(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    sliding_window: int | None = None,
-    position_bias: torch.Tensor | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention for `transformers.AttentionInterface`: each row sees itself, without padding and so without a mask.
-
-    `query`, `key` and `value` are `[1, heads, tokens, size]` where the batch is packed, `[rows, heads, length, size]`
-    where it is not; the result has heads and tokens swapped. `position_bias` is the same for all rows.
-    """
-
-    def attend(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        length = parts[0].shape[2]
-        window = _window(length, sliding_window, parts[0].device)
-        bias = None if position_bias is None else position_bias[:1, :, :length, :length]
-        output: torch.Tensor = sdpa_attention_forward(module, *parts, window, position_bias=bias, **options)[0]
-        return output
-
-    packing = _packing.get()
-    if packing is None:
-        return attend((query, key, value)), None
-    outputs, start = [], 0
-    for rows, length in packing.groups:
-        end = start + rows * length
-        parts = [part[0, :, start:end].unflatten(1, (rows, length)).transpose(0, 1) for part in (query, key, value)]
-        outputs.append(attend(parts).flatten(0, 1))
-        start = end
-    outputs.append(outputs[0].new_zeros(packing.filler, *outputs[0].shape[1:]))
-    return torch.cat(outputs).unsqueeze(0), None
-
-
-def _window(length: int, reach: int | None, device: torch.device) -> torch.Tensor | None:
-    """Which tokens see which when each sees those nearer than `reach`; None when all see all."""
-    if reach is None or length <= reach:
-        return None
-    positions = torch.arange(length, device=device)
-    return (positions[:, None] - positions).abs() < reach
-
-
-def attend_in_mpnet(
-    self: MPNetSelfAttention,
-    hidden_states: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    position_bias: torch.Tensor | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor]:
-    """The forward pass of the one family that could attend by row, but does not ask the interface how to attend."""
-    shape = (*hidden_states.shape[:2], self.num_attention_heads, self.attention_head_size)
-    query, key, value = (part(hidden_states).view(shape).transpose(1, 2) for part in (self.q, self.k, self.v))
-    output, _ = attend_by_row(self, query, key, value, None, position_bias=position_bias, is_causal=False)
-    return (self.o(output.flatten(2)),)
-
-
-def stack_of(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The layers of an encoder: the largest list of modules. Raises `DoesNotFit`."""
-    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    if not stacks:
-        raise DoesNotFit("this model has no stack of layers")
-    return max(stacks, key=lambda stack: sum(weight.numel() for weight in stack.parameters()))
-
-
-class NoPadding(_Hooked):
-    """The encoder's layers see one row of real tokens; embeddings, poolers and heads see what they always saw."""
-
-    name = "no_padding"
-    attention = "by_row"
-
-    def __init__(self, model: PreTrainedModel, *, can_pad: bool = True) -> None:
-        super().__init__(model)
-        self.can_pad = can_pad
-
-    def on(self) -> None:
-        """Raises `DoesNotFit`."""
-        model = self.model
-        if not self.can_pad:
-            raise DoesNotFit("its tokenizer has no padding token")
-        if model.main_input_name != "input_ids":
-            raise DoesNotFit("it is for texts only")
-        if model.config.is_encoder_decoder or any(getattr(module, "is_causal", False) for module in model.modules()):
-            raise DoesNotFit("it is for encoders only")
-        layers = stack_of(model)
-        self._replace_attention()
-        self._before(model, self._begin)
-        for layer in layers:
-            self._before(layer, self._enter)
-        self._after(layers[-1], self._leave)
-        self._after(model, self._end, always=True)
-
-    def _replace_attention(self) -> None:
-        """Raises `DoesNotFit`."""
-        model = self.model
-        if own := [module for module in model.modules() if isinstance(module, MPNetSelfAttention)]:
-            for module in own:
-                module.forward = MethodType(attend_in_mpnet, module)
-                self._undo.append(partial(delattr, module, "forward"))
-        elif model._can_set_attn_implementation():
-            AttentionInterface.register(self.attention, attend_by_row)
-            self._undo.append(partial(model.set_attn_implementation, model.config._attn_implementation))
-            model.set_attn_implementation(self.attention)
-        else:
-            raise DoesNotFit("this model computes attention in its own way")
-
-    def _begin(self, model: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        mask = kwargs.get("attention_mask")
-        _packing.set(None if mask is None or mask.all() else Packing.of(mask.bool()))
-
-    def _enter(self, layer: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        packing = _packing.get()
-        if packing is None:
-            return None
-        return change_tensors((args, kwargs), packing.is_padded, packing.pack)
-
-    def _leave(self, layer: torch.nn.Module, args: Any, output: Any) -> Any:
-        packing = _packing.get()
-        return output if packing is None else change_tensors(output, packing.is_packed, packing.unpack)
-
-    def _end(self, model: torch.nn.Module, args: Any, output: Any) -> None:
-        _packing.set(None)
-
-
 # The vocabulary's head at the masked positions only
 
 
@@ -378,7 +162,7 @@ def untouched_zeros(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape)).view(*shape)
 
 
-class MaskedHead(_Hooked):
+class MaskedHead(Hooked):
     """The head of a masked language model sees the masked positions only; elsewhere its scores are zero."""
 
     name = "masked_head"
@@ -443,7 +227,7 @@ class PrepackedLinear(torch.nn.Module):
         return linear.eval()
 
 
-class PrepackedWeights(_Hooked):
+class PrepackedWeights(Hooked):
     """The linear layers of the stack; one by one, so that no more than one weight is there twice."""
 
     name = "prepacked_weights"

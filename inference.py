@@ -19,7 +19,7 @@ import transformers
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
 from transformers.pipelines.fill_mask import FillMaskPipeline
 
-from acceleration import TOLERANCE, NoPadding, Outcome, accelerate, levers_for
+from acceleration import TOLERANCE, Outcome, accelerate, levers_for
 from errors import (
     ConfigurationError,
     InferenceFailed,
@@ -30,6 +30,7 @@ from errors import (
     first_line,
 )
 from fillmask import FillMask
+from packing import NoPadding
 from passes import Passes, Row, numbers
 
 Params = ParamSpec("Params")

@@ -1,127 +1,33 @@
 """The speed-ups change no answer, whatever the family, and are kept only where they are faster."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection
 
 import pytest
 import torch
-import transformers
 
 from acceleration import (
-    DoesNotFit,
     MaskedHead,
-    NoPadding,
-    Packing,
     PrepackedLinear,
     PrepackedWeights,
     accelerate,
     levers_for,
-    rounded,
-    stack_of,
     untouched_zeros,
     worst_difference,
 )
-
-MASK = 7
-LENGTHS = (3, 40, 9, 40, 17, 1)
-SIZES: dict[str, Any] = {
-    "vocab_size": 200,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-    "pad_token_id": 1,
-}
-SMALL = {**SIZES, "initializer_range": 0.3}
-SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-PACKED: dict[str, Callable[[], Any]] = {
-    "bert": lambda: transformers.BertConfig(**SMALL),
-    "roberta": lambda: transformers.RobertaConfig(**SMALL),
-    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**SMALL),
-    "camembert": lambda: transformers.CamembertConfig(**SMALL),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        vocab_size=200, dim=32, n_layers=3, n_heads=4, hidden_dim=64, pad_token_id=1, initializer_range=0.3
-    ),
-    "electra": lambda: transformers.ElectraConfig(**SMALL, embedding_size=16),
-    "ernie": lambda: transformers.ErnieConfig(**SMALL),
-    "data2vec-text": lambda: transformers.Data2VecTextConfig(**SMALL),
-    "nomic-bert": lambda: transformers.NomicBertConfig(**SMALL),
-    "mobilebert": lambda: transformers.MobileBertConfig(
-        **SIZES, embedding_size=16, intra_bottleneck_size=16, true_hidden_size=16
-    ),
-    "modernbert": lambda: transformers.ModernBertConfig(**SMALL, **SPECIAL, local_attention=16),
-    "albert": lambda: transformers.AlbertConfig(**SMALL, embedding_size=16),
-    "albert-groups": lambda: transformers.AlbertConfig(**SMALL, embedding_size=16, num_hidden_groups=2),
-    "mpnet": lambda: transformers.MPNetConfig(**{**SMALL, "initializer_range": 0.1}),
-}
-UNPACKED: dict[str, Callable[[], Any]] = {
-    "deberta-v2": lambda: transformers.DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
-    "fnet": lambda: transformers.FNetConfig(
-        vocab_size=200, hidden_size=32, num_hidden_layers=3, intermediate_size=64, initializer_range=0.3
-    ),
-}
-HEADS = {
-    "masked": transformers.AutoModelForMaskedLM,
-    "classifier": transformers.AutoModelForSequenceClassification,
-    "bare": transformers.AutoModel,
-}
-
-
-def make(config: Any, head: str = "masked") -> Any:
-    torch.manual_seed(0)
-    return HEADS[head].from_config(config).eval()
-
-
-def rows_of(lengths: Sequence[int]) -> list[torch.Tensor]:
-    """Rows of `[1, length]`, each with one masked token."""
-    generator = torch.Generator().manual_seed(1)
-    rows = [torch.randint(10, 200, (1, length), generator=generator) for length in lengths]
-    for row in rows:
-        row[0, row.shape[1] // 2] = MASK
-    return rows
-
-
-def padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    longest = max(row.shape[1] for row in rows)
-    ids = torch.ones(len(rows), longest, dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : row.shape[1]] = row
-    return {"input_ids": ids, "attention_mask": (ids != 1).long()}
-
-
-@torch.no_grad()
-def alone(model: Any, rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [read(model(**padded([row])), 0, row) for row in rows]
-
-
-@torch.no_grad()
-def together(model: Any, rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    output = model(**padded(rows))
-    return [read(output, index, row) for index, row in enumerate(rows)]
-
-
-def read(output: Any, index: int, row: torch.Tensor) -> torch.Tensor:
-    """What a pipeline reads of an output: scores at the masks, scores of labels, or the states of real tokens."""
-    first = output[0][index]
-    if first.ndim == 1:
-        return torch.Tensor(first)
-    real = first[: row.shape[1]]
-    return torch.Tensor(real[row[0] == MASK] if "logits" in output else real)
-
-
-def shapes_seen(model: Any) -> list[tuple[int, ...]]:
-    """Fills up with the shape that each call of an encoder's layer is given."""
-    shapes: list[tuple[int, ...]] = []
-    for layer in stack_of(model):
-        layer.register_forward_pre_hook(
-            lambda module, args, kwargs: shapes.append(tuple((args or tuple(kwargs.values()))[0].shape)),
-            with_kwargs=True,
-        )
-    return shapes
-
-
-# Families
+from hooks import DoesNotFit, stack_of
+from packing import NoPadding, rounded
+from tests.families import (
+    HEADS,
+    LENGTHS,
+    MASK,
+    PACKED,
+    UNPACKED,
+    alone,
+    make,
+    rows_of,
+    shapes_seen,
+    together,
+)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -154,37 +60,6 @@ def test_a_family_that_does_not_fit_keeps_its_padding_and_stays_right(family: st
     assert worst_difference(in_one_pass, together(model, rows)) == 0
 
 
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (lambda: transformers.GPT2Model(transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2)), "encoders only"),
-        (
-            lambda: transformers.BartModel(
-                transformers.BartConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64)
-            ),
-            "encoders only",
-        ),
-        (
-            lambda: transformers.ViTModel(transformers.ViTConfig(hidden_size=32, num_attention_heads=2, image_size=32)),
-            "texts only",
-        ),
-        (
-            lambda: transformers.Wav2Vec2Model(
-                transformers.Wav2Vec2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
-            ),
-            "texts only",
-        ),
-    ],
-)
-def test_decoders_images_and_audio_are_left_untouched(model: Callable[[], Any], why: str) -> None:
-    made = model().eval()
-    before = str(made), made.config._attn_implementation
-    with pytest.raises(DoesNotFit, match=why):
-        NoPadding(made).on()
-    assert (str(made), made.config._attn_implementation) == before
-    assert not made._forward_pre_hooks
-
-
 # Each lever
 
 
@@ -200,39 +75,6 @@ def test_switched_off_again_the_model_is_what_it_was_to_the_last_bit(family: str
         lever.off()
     assert str(model) == shown
     assert worst_difference(before, [*alone(model, rows), *together(model, rows)]) == 0
-
-
-def test_a_pass_that_fails_leaves_nothing_behind_for_the_next() -> None:
-    model, rows = make(PACKED["bert"]()), rows_of(LENGTHS)
-    untouched = alone(model, rows)
-    NoPadding(model).on()
-    breaking = stack_of(model)[1].register_forward_pre_hook(lambda module, args: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        together(model, rows)
-    breaking.remove()
-    assert worst_difference(untouched, alone(model, rows)) < 1e-5
-
-
-def test_packing_puts_rows_of_equal_length_together_wherever_their_padding_is() -> None:
-    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)
-    packing = Packing.of(mask)
-    assert packing.tokens.tolist() == [0, 1, 7, 8, 3, 4, 5]
-    assert packing.groups == [(2, 2), (1, 3)]
-    values = torch.arange(1.0, 10).view(3, 3, 1)
-    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to a multiple of four
-    assert packing.unpack(packing.pack(values)).flatten().tolist() == [1, 2, 0, 4, 5, 6, 0, 8, 9]
-    positions = torch.tensor([0.0, 1, 2]).view(1, 3, 1)  # one row that stands for all
-    assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
-
-
-@pytest.mark.parametrize(("rows", "more"), [(1, 4), (8, 8), (9, 12), (128, 128), (129, 160), (160, 160), (1000, 1024)])
-def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows: int, more: int) -> None:
-    assert rounded(rows) == more
-
-
-def test_rows_that_are_padded_further_than_the_longest_are_refused() -> None:
-    with pytest.raises(ValueError, match="rows of at most 2 tokens are padded to 3"):
-        Packing.of(torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.bool))
 
 
 def test_the_head_computes_masked_positions_only() -> None:

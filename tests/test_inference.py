@@ -11,9 +11,10 @@ import pytest
 import torch
 import transformers
 
-from acceleration import DoesNotFit, levers_for
+from acceleration import levers_for
 from config import BUNDLED_MODEL
 from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unavailable
+from hooks import DoesNotFit
 from inference import LoadedPipeline, PipelineThread, PreparedInput
 from loading import load
 from passes import enough_tokens

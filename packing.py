@@ -1,0 +1,195 @@
+"""No padding: an encoder's layers see the real tokens of a batch in one row, and attention runs row by row.
+
+Embeddings, poolers, heads and pipelines see what they always saw. It must never know pipelines, nor whether it pays.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
+
+from hooks import DoesNotFit, Hooked, change_tensors, stack_of
+
+
+def rounded(rows: int) -> int:
+    """The next number of rows that matrix products are made for.
+
+    oneDNN compiles one for each number of rows, in half a millisecond, and keeps half a megabyte of each of the last
+    1,024 (PyTorch 2.13): with every length that comes along, 430 MB.
+    """
+    step = 4 if rows <= 128 else 32
+    return -(-rows // step) * step
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Where the tokens of a padded batch are: row after row, the rows by length, so that equal ones are neighbours."""
+
+    rows: int
+    padded: int
+    tokens: torch.Tensor  # indices into the batch laid flat
+    groups: list[tuple[int, int]]  # how many rows of which length
+    filler: int  # tokens at the end that stand for nothing
+
+    @classmethod
+    def of(cls, mask: torch.Tensor) -> "Packing":
+        """`mask` is `[rows, padded]`, true where there is a token."""
+        rows, padded = mask.shape
+        lengths, order = mask.sum(1).sort(stable=True)
+        if lengths[-1] != padded:
+            raise ValueError(f"rows of at most {lengths[-1]} tokens are padded to {padded}")
+        flat = torch.arange(rows * padded, device=mask.device).view(rows, padded)
+        groups = [(len(list(alike)), length) for length, alike in itertools.groupby(lengths.tolist())]
+        tokens = flat[order][mask[order]]
+        return cls(rows, padded, tokens, groups, rounded(len(tokens)) - len(tokens))
+
+    def is_padded(self, value: torch.Tensor) -> bool:
+        """Whether it is `[rows, padded, numbers]`, or one row that stands for all (rotary positions)."""
+        return value.ndim == 3 and value.shape[1] == self.padded and value.shape[0] in {1, self.rows}
+
+    def is_packed(self, value: torch.Tensor) -> bool:
+        return value.ndim == 3 and value.shape[:2] == (1, len(self.tokens) + self.filler)
+
+    def pack(self, value: torch.Tensor) -> torch.Tensor:
+        """`[rows, padded, numbers]` to `[1, tokens and filler, numbers]`."""
+        return self.fill(value.expand(self.rows, -1, -1).flatten(0, 1)[self.tokens]).unsqueeze(0)
+
+    def fill(self, value: torch.Tensor) -> torch.Tensor:
+        """`[tokens, numbers]` with zeros for the filler."""
+        return torch.nn.functional.pad(value, (0, 0, 0, self.filler)) if self.filler else value
+
+    def unpack(self, value: torch.Tensor) -> torch.Tensor:
+        """`[1, tokens and filler, numbers]` to `[rows, padded, numbers]`, with zeros for padding."""
+        flat = value.new_zeros(self.rows * self.padded, value.shape[2])
+        flat[self.tokens] = value[0, : len(self.tokens)]
+        return flat.view(self.rows, self.padded, -1)
+
+
+# The packing of the pass that is running; None where nothing is padded.
+_packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+def attend_by_row(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    sliding_window: int | None = None,
+    position_bias: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention for `transformers.AttentionInterface`: each row sees itself, without padding and so without a mask.
+
+    `query`, `key` and `value` are `[1, heads, tokens, size]` where the batch is packed, `[rows, heads, length, size]`
+    where it is not; the result has heads and tokens swapped. `position_bias` is the same for all rows.
+    """
+
+    def attend(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        length = parts[0].shape[2]
+        window = _window(length, sliding_window, parts[0].device)
+        bias = None if position_bias is None else position_bias[:1, :, :length, :length]
+        output: torch.Tensor = sdpa_attention_forward(module, *parts, window, position_bias=bias, **options)[0]
+        return output
+
+    packing = _packing.get()
+    if packing is None:
+        return attend((query, key, value)), None
+    outputs, start = [], 0
+    for rows, length in packing.groups:
+        end = start + rows * length
+        parts = [part[0, :, start:end].unflatten(1, (rows, length)).transpose(0, 1) for part in (query, key, value)]
+        outputs.append(attend(parts).flatten(0, 1))
+        start = end
+    outputs.append(outputs[0].new_zeros(packing.filler, *outputs[0].shape[1:]))
+    return torch.cat(outputs).unsqueeze(0), None
+
+
+def _window(length: int, reach: int | None, device: torch.device) -> torch.Tensor | None:
+    """Which tokens see which when each sees those nearer than `reach`; None when all see all."""
+    if reach is None or length <= reach:
+        return None
+    positions = torch.arange(length, device=device)
+    return (positions[:, None] - positions).abs() < reach
+
+
+def attend_in_mpnet(
+    self: MPNetSelfAttention,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor]:
+    """The forward pass of the one family that could attend by row, but does not ask the interface how to attend."""
+    shape = (*hidden_states.shape[:2], self.num_attention_heads, self.attention_head_size)
+    query, key, value = (part(hidden_states).view(shape).transpose(1, 2) for part in (self.q, self.k, self.v))
+    output, _ = attend_by_row(self, query, key, value, None, position_bias=position_bias, is_causal=False)
+    return (self.o(output.flatten(2)),)
+
+
+class NoPadding(Hooked):
+    """The encoder's layers see one row of real tokens; embeddings, poolers and heads see what they always saw."""
+
+    name = "no_padding"
+    attention = "by_row"
+
+    def __init__(self, model: PreTrainedModel, *, can_pad: bool = True) -> None:
+        super().__init__(model)
+        self.can_pad = can_pad
+
+    def on(self) -> None:
+        """Raises `DoesNotFit`."""
+        model = self.model
+        if not self.can_pad:
+            raise DoesNotFit("its tokenizer has no padding token")
+        if model.main_input_name != "input_ids":
+            raise DoesNotFit("it is for texts only")
+        if model.config.is_encoder_decoder or any(getattr(module, "is_causal", False) for module in model.modules()):
+            raise DoesNotFit("it is for encoders only")
+        layers = stack_of(model)
+        self._replace_attention()
+        self._before(model, self._begin)
+        for layer in layers:
+            self._before(layer, self._enter)
+        self._after(layers[-1], self._leave)
+        self._after(model, self._end, always=True)
+
+    def _replace_attention(self) -> None:
+        """Raises `DoesNotFit`."""
+        model = self.model
+        if own := [module for module in model.modules() if isinstance(module, MPNetSelfAttention)]:
+            for module in own:
+                module.forward = MethodType(attend_in_mpnet, module)
+                self._undo.append(partial(delattr, module, "forward"))
+        elif model._can_set_attn_implementation():
+            AttentionInterface.register(self.attention, attend_by_row)
+            self._undo.append(partial(model.set_attn_implementation, model.config._attn_implementation))
+            model.set_attn_implementation(self.attention)
+        else:
+            raise DoesNotFit("this model computes attention in its own way")
+
+    def _begin(self, model: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        _packing.set(None if mask is None or mask.all() else Packing.of(mask.bool()))
+
+    def _enter(self, layer: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        packing = _packing.get()
+        if packing is None:
+            return None
+        return change_tensors((args, kwargs), packing.is_padded, packing.pack)
+
+    def _leave(self, layer: torch.nn.Module, args: Any, output: Any) -> Any:
+        packing = _packing.get()
+        return output if packing is None else change_tensors(output, packing.is_packed, packing.unpack)
+
+    def _end(self, model: torch.nn.Module, args: Any, output: Any) -> None:
+        _packing.set(None)

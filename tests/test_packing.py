@@ -1,0 +1,77 @@
+"""Packing leaves no trace but speed, and leaves alone what it is not for. Families are in `test_acceleration`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from acceleration import worst_difference
+from hooks import DoesNotFit, stack_of
+from packing import NoPadding, Packing, rounded
+from tests.families import LENGTHS, PACKED, alone, make, rows_of, together
+
+
+def test_a_pass_that_fails_leaves_nothing_behind_for_the_next() -> None:
+    model, rows = make(PACKED["bert"]()), rows_of(LENGTHS)
+    untouched = alone(model, rows)
+    NoPadding(model).on()
+    breaking = stack_of(model)[1].register_forward_pre_hook(lambda module, args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        together(model, rows)
+    breaking.remove()
+    assert worst_difference(untouched, alone(model, rows)) < 1e-5
+
+
+def test_packing_puts_rows_of_equal_length_together_wherever_their_padding_is() -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)
+    packing = Packing.of(mask)
+    assert packing.tokens.tolist() == [0, 1, 7, 8, 3, 4, 5]
+    assert packing.groups == [(2, 2), (1, 3)]
+    values = torch.arange(1.0, 10).view(3, 3, 1)
+    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to a multiple of four
+    assert packing.unpack(packing.pack(values)).flatten().tolist() == [1, 2, 0, 4, 5, 6, 0, 8, 9]
+    positions = torch.tensor([0.0, 1, 2]).view(1, 3, 1)  # one row that stands for all
+    assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(("rows", "more"), [(1, 4), (8, 8), (9, 12), (128, 128), (129, 160), (160, 160), (1000, 1024)])
+def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows: int, more: int) -> None:
+    assert rounded(rows) == more
+
+
+def test_rows_that_are_padded_further_than_the_longest_are_refused() -> None:
+    with pytest.raises(ValueError, match="rows of at most 2 tokens are padded to 3"):
+        Packing.of(torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (lambda: transformers.GPT2Model(transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2)), "encoders only"),
+        (
+            lambda: transformers.BartModel(
+                transformers.BartConfig(d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64)
+            ),
+            "encoders only",
+        ),
+        (
+            lambda: transformers.ViTModel(transformers.ViTConfig(hidden_size=32, num_attention_heads=2, image_size=32)),
+            "texts only",
+        ),
+        (
+            lambda: transformers.Wav2Vec2Model(
+                transformers.Wav2Vec2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+            ),
+            "texts only",
+        ),
+    ],
+)
+def test_decoders_images_and_audio_are_left_untouched(model: Callable[[], Any], why: str) -> None:
+    made = model().eval()
+    before = str(made), made.config._attn_implementation
+    with pytest.raises(DoesNotFit, match=why):
+        NoPadding(made).on()
+    assert (str(made), made.config._attn_implementation) == before
+    assert not made._forward_pre_hooks
