@@ -44,12 +44,13 @@ class Packing:
         """`mask` is `[rows, padded]`, true where there is a token."""
         rows, padded = mask.shape
         lengths, order = mask.sum(1).sort(stable=True)
-        if lengths[-1] != padded:
-            raise ValueError(f"rows of at most {lengths[-1]} tokens are padded to {padded}")
         flat = torch.arange(rows * padded, device=mask.device).view(rows, padded)
-        groups = [(len(list(alike)), length) for length, alike in itertools.groupby(lengths.tolist())]
+        groups = [(len(list(alike)), length) for length, alike in itertools.groupby(lengths.tolist()) if length]
         tokens = flat[order][mask[order]]
-        return cls(rows, padded, tokens, groups, rounded(len(tokens)) - len(tokens))
+        total = rounded(len(tokens))
+        if total == padded:  # where rows came padded, as chunks do: the packed row must not look like a padded one
+            total = rounded(total + 1)
+        return cls(rows, padded, tokens, groups, total - len(tokens))
 
     def is_padded(self, value: torch.Tensor) -> bool:
         """Whether it is `[rows, padded, numbers]`, or one row that stands for all (rotary positions)."""

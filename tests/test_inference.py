@@ -284,16 +284,23 @@ def test_a_panic_in_the_tokenizer_costs_only_its_own_input(model_of: Callable[[s
     assert isinstance(bad.__cause__, Panic)
 
 
-def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_tokens", [None, 16])  # the chunks in one pass, or each in its own
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(
+    fast: bool, most_tokens: int | None, tmp_path: Path
+) -> None:
     make_model("token-classification", tmp_path)
     transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=16).save_pretrained(tmp_path)
-    loaded = open_pipeline(tmp_path)
+    untouched = open_pipeline(tmp_path).pipe
+    loaded = open_pipeline(tmp_path, max_batch_tokens=most_tokens)
+    if fast:
+        sped_up(loaded)
     parameters: Parameters = {"aggregation_strategy": "max", "stride": 4}
     (prepared,) = loaded.prepare([(TEXTS[-1], parameters)])
     assert isinstance(prepared, PreparedInput)
     assert len(prepared.rows) == 3
     results = run(loaded, [(TEXTS[-1], parameters), (TEXTS[2], parameters)])
-    assert_same(results, [loaded.pipe(TEXTS[-1], **parameters), loaded.pipe(TEXTS[2], **parameters)])
+    assert_same(results, [untouched(TEXTS[-1], **parameters), untouched(TEXTS[2], **parameters)])
 
 
 def test_in_bfloat16_the_answers_are_the_pipelines_in_bfloat16(model_of: Callable[[str], Path]) -> None:

@@ -10,7 +10,7 @@ import transformers
 from acceleration import worst_difference
 from hooks import DoesNotFit, stack_of
 from packing import NoPadding, Packing, rounded
-from tests.families import LENGTHS, PACKED, alone, make, rows_of, together
+from tests.families import LENGTHS, PACKED, alone, make, read, rows_of, together
 
 
 def test_a_pass_that_fails_leaves_nothing_behind_for_the_next() -> None:
@@ -41,9 +41,17 @@ def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows
     assert rounded(rows) == more
 
 
-def test_rows_that_are_padded_further_than_the_longest_are_refused() -> None:
-    with pytest.raises(ValueError, match="rows of at most 2 tokens are padded to 3"):
-        Packing.of(torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.bool))
+@pytest.mark.parametrize("lengths", [(5,), (29,), (2, 3), (20, 12)])
+def test_rows_that_come_padded_themselves_are_packed_too(lengths: tuple[int, ...]) -> None:
+    model, rows = make(PACKED["bert"]()), rows_of(lengths)
+    untouched = alone(model, rows)
+    NoPadding(model).on()
+    ids = torch.ones(len(rows), 32, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : row.shape[1]] = row
+    with torch.no_grad():
+        output = model(input_ids=ids, attention_mask=(ids != 1).long())
+    assert worst_difference(untouched, [read(output, index, row) for index, row in enumerate(rows)]) < 1e-5
 
 
 @pytest.mark.parametrize(
