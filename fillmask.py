@@ -4,6 +4,7 @@ Its output equals `FillMaskPipeline.postprocess` to the last bit. It must never 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from transformers.pipelines.base import Pipeline
@@ -16,7 +17,7 @@ class FillMask:
         self.tokenizer = pipe.tokenizer
         self._mask: int = pipe.tokenizer.mask_token_id
         self._pad: int | None = pipe.tokenizer.pad_token_id
-        self._texts: dict[int, str] = {}
+        self._text = lru_cache(4096)(lambda token: pipe.tokenizer.decode([token]))
 
     def __call__(self, outputs: Mapping[str, Any], top_k: int = 5, target_ids: Any = None) -> list[Any]:
         """`outputs` of one row: `input_ids` `[1, tokens]`, `logits` `[1, tokens, vocabulary]`.
@@ -52,9 +53,3 @@ class FillMask:
             }
             for token, score in zip(tokens, scores, strict=True)
         ]
-
-    def _text(self, token: int) -> str:
-        text = self._texts.get(token)
-        if text is None:
-            text = self._texts[token] = self.tokenizer.decode([token])
-        return text

@@ -6,7 +6,9 @@ A batch goes through the stages that `transformers` documents for pipelines (`_s
 """
 
 import asyncio
+import logging
 import queue
+import random
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,7 +21,7 @@ import transformers
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
 from transformers.pipelines.fill_mask import FillMaskPipeline
 
-from acceleration import TOLERANCE, Outcome, accelerate, levers_for
+from acceleration import Outcome, Probe, accelerate, speed_ups_for, tolerance_of
 from errors import (
     ConfigurationError,
     InferenceFailed,
@@ -32,6 +34,9 @@ from errors import (
 from fillmask import FillMask
 from packing import NoPadding
 from passes import Passes, Row, numbers
+from reading import MaskedHead, Reads, first_token
+
+logger = logging.getLogger(__name__)
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -46,9 +51,31 @@ TRUNCATION: dict[str, dict[str, object]] = {
 # its masks (each is decoded with the whole text).
 MOST_TOKENS_OF_ONE_INPUT = 16_384
 MOST_GUESSES_OF_ONE_INPUT = 4_096
-# Words of the texts that speed-ups are tried on: short beside long, and one longer than a sliding window.
+# Words of the texts that speed-ups are tried on, short beside long, and of the one that is timed alone. A model with a
+# sliding window is tried on a text beyond it, too.
 PROBED_WORDS = (3, 100, 8, 24, 14)
+MOST_PROBED_WORDS = 1_000
 MEASURED_WORDS = 24
+WORDS = (
+    "the",
+    "a",
+    "of",
+    "and",
+    "in",
+    "to",
+    "is",
+    "was",
+    "he",
+    "for",
+    "it",
+    "with",
+    "as",
+    "his",
+    "on",
+    "be",
+    "at",
+    "by",
+)
 CLOSING_S = 1.0
 
 
@@ -118,11 +145,13 @@ class LoadedPipeline:
         self._postprocess: Callable[..., Any] = FillMask(pipe) if type(pipe) is FillMaskPipeline else pipe.postprocess
 
     def sample(self, words: int) -> PreparedInput:
-        """An input of about `words` tokens that the pipeline takes. Raises `ConfigurationError`."""
+        """An input of about `words` tokens that the pipeline takes; always the same. Raises `ConfigurationError`."""
         parameters: dict[str, object] = {}
-        text = " ".join(["test"] * words)
+        chosen = random.Random(words).choices(WORDS, k=words)  # noqa: S311 - repeatable, not secret
         if self.task == "fill-mask":
-            text = f"{text} {self.pipe.tokenizer.mask_token}"
+            for _ in range(1 + words // 20):
+                chosen.insert(words // 2, self.pipe.tokenizer.mask_token)
+        text = " ".join(chosen)
         if self.task == "zero-shot-classification":
             parameters["candidate_labels"] = ["test"]
         prepared = self.prepare_one(text, parameters)
@@ -134,39 +163,53 @@ class LoadedPipeline:
 
     def warm_up(self) -> None:
         """Run a few passes, learn from them, and speed the model up. Raises `ConfigurationError`."""
+        passes = self.passes
         try:
-            probed = [row for words in PROBED_WORDS for row in self.sample(words).rows]
             measured = self.sample(MEASURED_WORDS).rows[0]
-            self.passes.measure(measured)
-            self.passes.try_padding(probed)
+            probed = [row for words in PROBED_WORDS for row in self.sample(words).rows]
+            passes.measure(measured)
+            passes.try_padding(probed)
             if self._speed_up:
+                if window := getattr(self.pipe.model.config, "sliding_window", None):
+                    probed += self.sample(min(2 * window, MOST_PROBED_WORDS)).rows
                 self._accelerate(probed, measured)
-                self.passes.measure(measured)
+                passes.measure(measured)
         except ConfigurationError:
             raise
         except Exception as error:
             raise ConfigurationError(f"the model fails on a plain text: {first_line(error)}") from error
+        if not passes.can_pad and not passes.padding_is_free:
+            logger.warning("Only inputs of equal length share a pass: %s.", passes.why_not_padded)
 
     def _accelerate(self, rows: Sequence[Row], alone: Row) -> None:
-        model, passes = self.pipe.model, self.passes
-        mask_token_id = self.pipe.tokenizer.mask_token_id if self.task == "fill-mask" else None
-        levers = levers_for(model, mask_token_id, can_pad=passes.can_collate)
+        passes = self.passes
+        speed_ups = speed_ups_for(self.pipe.model, self.reads(), can_pad=passes.can_collate)
 
-        def batch(names: Collection[str]) -> list[torch.Tensor]:
-            passes.padding_is_free = NoPadding.name in names
-            return [self._read(row, output) for row, output in zip(rows, passes.run(rows), strict=True)]
+        def in_a_batch(names: Collection[str]) -> list[torch.Tensor]:
+            outputs = passes.one(rows) if NoPadding.name in names else passes.run_strictly(rows)
+            return [self._read(row, output) for row, output in zip(rows, outputs, strict=True)]
 
-        def lone(names: Collection[str]) -> list[torch.Tensor]:
+        def by_itself(names: Collection[str]) -> list[torch.Tensor]:
             return [self._read(alone, passes.one([alone])[0])]
 
         reference = [self._read(row, passes.one([row])[0]) for row in rows]
-        self.speed_ups = accelerate(levers, (batch, lone), reference, TOLERANCE[model.dtype])
-        passes.padding_is_free = any(speed_up.on and speed_up.name == NoPadding.name for speed_up in self.speed_ups)
+        probes = [Probe("in a batch", in_a_batch, reference), Probe("alone", by_itself, by_itself([]))]
+        self.speed_ups = accelerate(speed_ups, probes, tolerance_of(self.pipe.model.dtype))
+        passes.padding_is_free = self._pads_free([speed_up.name for speed_up in self.speed_ups if speed_up.on])
+
+    def reads(self) -> Reads | None:
+        """Which tokens the pipeline reads of the model's output, where that is not every one."""
+        if self.task == "fill-mask":
+            mask: int = self.pipe.tokenizer.mask_token_id
+            return lambda input_ids: input_ids == mask
+        return first_token if self.task in {"text-classification", "zero-shot-classification"} else None
+
+    def _pads_free(self, speed_ups: Collection[str]) -> bool:
+        """Whether padding costs no time: not in the encoder, nor in a head for each word of the vocabulary."""
+        return NoPadding.name in speed_ups and (self.task != "fill-mask" or MaskedHead.name in speed_ups)
 
     def _read(self, row: Row, output: Any) -> torch.Tensor:
-        """The numbers of a model's output that the pipeline goes on with; raises what the model raised."""
-        if isinstance(output, Exception):
-            raise output
+        """The numbers of a model's output that the pipeline goes on with."""
         if self.task == "fill-mask":
             scores: torch.Tensor = output["logits"][row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id]
             return scores

@@ -16,20 +16,11 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
-from hooks import DoesNotFit, Hooked, change_tensors, stack_of
+from hooks import DoesNotFit, SpeedUp, change_tensors, stack_of
+from onednn import computed_rows
 
 
-def rounded(rows: int) -> int:
-    """The next number of rows that matrix products are made for.
-
-    oneDNN compiles one for each number of rows, in half a millisecond, and keeps half a megabyte of each of the last
-    1,024 (PyTorch 2.13): with every length that comes along, 430 MB.
-    """
-    step = 4 if rows <= 128 else 32
-    return -(-rows // step) * step
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Packing:
     """Where the tokens of a padded batch are: row after row, the rows by length, so that equal ones are neighbours."""
 
@@ -38,44 +29,69 @@ class Packing:
     tokens: torch.Tensor  # indices into the batch laid flat
     groups: list[tuple[int, int]]  # how many rows of which length
     filler: int  # tokens at the end that stand for nothing
+    read: torch.Tensor | None = None  # indices into `tokens`, where not all of them are read
+    is_last: bool = False  # the last layer that has attention is running, and goes on with what is read only
+    is_cut: bool = False  # its attention is done
 
     @classmethod
     def of(cls, mask: torch.Tensor) -> "Packing":
         """`mask` is `[rows, padded]`, true where there is a token."""
         rows, padded = mask.shape
+        if rows == 1 and mask.all():  # as a lone client sends it: the shortest way
+            return cls(
+                1, padded, torch.arange(padded, device=mask.device), [(1, padded)], computed_rows(padded) - padded
+            )
         lengths, order = mask.sum(1).sort(stable=True)
         flat = torch.arange(rows * padded, device=mask.device).view(rows, padded)
         groups = [(len(list(alike)), length) for length, alike in itertools.groupby(lengths.tolist()) if length]
         tokens = flat[order][mask[order]]
-        total = rounded(len(tokens))
-        if total == padded:  # where rows came padded, as chunks do: the packed row must not look like a padded one
-            total = rounded(total + 1)
+        total = computed_rows(len(tokens))
+        if total == padded and rows * padded > len(tokens):  # or the packed row would look like a padded one
+            total = computed_rows(total + 1)
         return cls(rows, padded, tokens, groups, total - len(tokens))
 
     def is_padded(self, value: torch.Tensor) -> bool:
         """Whether it is `[rows, padded, numbers]`, or one row that stands for all (rotary positions)."""
         return value.ndim == 3 and value.shape[1] == self.padded and value.shape[0] in {1, self.rows}
 
-    def is_packed(self, value: torch.Tensor) -> bool:
+    def is_whole(self, value: torch.Tensor) -> bool:
+        """Whether it is packed: `[1, tokens and filler, numbers]`."""
         return value.ndim == 3 and value.shape[:2] == (1, len(self.tokens) + self.filler)
+
+    def is_packed(self, value: torch.Tensor) -> bool:
+        """Whether it is packed, and cut if that is due."""
+        if self.read is None or not self.is_cut:
+            return self.is_whole(value)
+        return value.ndim == 3 and value.shape[:2] == (1, len(self.read))
 
     def pack(self, value: torch.Tensor) -> torch.Tensor:
         """`[rows, padded, numbers]` to `[1, tokens and filler, numbers]`."""
+        if self.rows == 1 and len(self.tokens) == self.padded:
+            return self.fill(value[0]).unsqueeze(0)
         return self.fill(value.expand(self.rows, -1, -1).flatten(0, 1)[self.tokens]).unsqueeze(0)
 
     def fill(self, value: torch.Tensor) -> torch.Tensor:
-        """`[tokens, numbers]` with zeros for the filler."""
-        return torch.nn.functional.pad(value, (0, 0, 0, self.filler)) if self.filler else value
+        """`[tokens, ...]` with zeros for the filler."""
+        return torch.nn.functional.pad(value, (*(0, 0) * (value.ndim - 1), 0, self.filler)) if self.filler else value
+
+    def cut(self, value: torch.Tensor) -> torch.Tensor:
+        """`[1, tokens and filler, numbers]` to `[1, tokens that are read, numbers]`."""
+        return value[:, self.read]
 
     def unpack(self, value: torch.Tensor) -> torch.Tensor:
-        """`[1, tokens and filler, numbers]` to `[rows, padded, numbers]`, with zeros for padding."""
+        """What is packed, and cut if that is due, to `[rows, padded, numbers]`, with zeros for all else."""
+        places = self.tokens[self.read] if self.is_cut else self.tokens
         flat = value.new_zeros(self.rows * self.padded, value.shape[2])
-        flat[self.tokens] = value[0, : len(self.tokens)]
+        flat[places] = value[0, : len(places)]
         return flat.view(self.rows, self.padded, -1)
 
 
-# The packing of the pass that is running; None where nothing is padded.
+# The packing of the pass that is running; None for a model without a mask.
 _packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+def packing_of_this_pass() -> Packing | None:
+    return _packing.get()
 
 
 def attend_by_row(
@@ -108,11 +124,13 @@ def attend_by_row(
     outputs, start = [], 0
     for rows, length in packing.groups:
         end = start + rows * length
-        parts = [part[0, :, start:end].unflatten(1, (rows, length)).transpose(0, 1) for part in (query, key, value)]
+        parts = [part[:, :, start:end] for part in (query, key, value)]
+        if rows > 1:
+            parts = [part[0].unflatten(1, (rows, length)).transpose(0, 1) for part in parts]
         outputs.append(attend(parts).flatten(0, 1))
         start = end
-    outputs.append(outputs[0].new_zeros(packing.filler, *outputs[0].shape[1:]))
-    return torch.cat(outputs).unsqueeze(0), None
+    packing.is_cut = packing.is_last
+    return packing.fill(torch.cat(outputs) if len(outputs) > 1 else outputs[0]).unsqueeze(0), None
 
 
 def _window(length: int, reach: int | None, device: torch.device) -> torch.Tensor | None:
@@ -137,7 +155,7 @@ def attend_in_mpnet(
     return (self.o(output.flatten(2)),)
 
 
-class NoPadding(Hooked):
+class NoPadding(SpeedUp):
     """The encoder's layers see one row of real tokens; embeddings, poolers and heads see what they always saw."""
 
     name = "no_padding"
@@ -148,7 +166,6 @@ class NoPadding(Hooked):
         self.can_pad = can_pad
 
     def on(self) -> None:
-        """Raises `DoesNotFit`."""
         model = self.model
         if not self.can_pad:
             raise DoesNotFit("its tokenizer has no padding token")
@@ -156,6 +173,8 @@ class NoPadding(Hooked):
             raise DoesNotFit("it is for texts only")
         if model.config.is_encoder_decoder or any(getattr(module, "is_causal", False) for module in model.modules()):
             raise DoesNotFit("it is for encoders only")
+        if model.config.output_hidden_states or model.config.output_attentions:
+            raise DoesNotFit("the model is set to return what is inside of it")
         layers = stack_of(model)
         self._replace_attention()
         self._before(model, self._begin)
@@ -169,8 +188,7 @@ class NoPadding(Hooked):
         model = self.model
         if own := [module for module in model.modules() if isinstance(module, MPNetSelfAttention)]:
             for module in own:
-                module.forward = MethodType(attend_in_mpnet, module)
-                self._undo.append(partial(delattr, module, "forward"))
+                self._replace_forward(module, MethodType(attend_in_mpnet, module))
         elif model._can_set_attn_implementation():
             AttentionInterface.register(self.attention, attend_by_row)
             self._undo.append(partial(model.set_attn_implementation, model.config._attn_implementation))
@@ -180,7 +198,7 @@ class NoPadding(Hooked):
 
     def _begin(self, model: torch.nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         mask = kwargs.get("attention_mask")
-        _packing.set(None if mask is None or mask.all() else Packing.of(mask.bool()))
+        _packing.set(None if mask is None else Packing.of(mask.bool()))
 
     def _enter(self, layer: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         packing = _packing.get()

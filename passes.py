@@ -5,7 +5,7 @@ Every row comes out as it would have, had it run alone. It must never know input
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,15 @@ import torch
 from transformers.pipelines.base import Pipeline, pad_collate_fn
 from transformers.pipelines.pt_utils import PipelineIterator
 
-from acceleration import TOLERANCE, worst_difference
+from acceleration import tolerance_of, worst_difference
+from errors import first_line
 
 logger = logging.getLogger(__name__)
 
 # By what `auto` means for the token limit: more never pays, and fewer would trust a measurement too far.
 MOST_AUTO_TOKENS, LEAST_AUTO_TOKENS = 16_384, 256
+# How much larger than its tokens a pass may be with its padding, where that costs no time: it still costs memory.
+MOST_PADDED = 8
 # Rows in the larger of the two passes that tell a pass's costs.
 MANY = 8
 
@@ -59,15 +62,15 @@ def plan_passes(lengths: Sequence[int], max_tokens: int, fixed_cost_tokens: floa
 
 
 def plan_in_order(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Which rows share a pass where padding costs nothing: neighbours, at most `max_tokens` together."""
+    """Which rows share a pass where padding costs no time: neighbours, at most `max_tokens` together without it."""
     passes: list[list[int]] = []
-    room = 0
+    tokens = longest = 0
     for row, length in enumerate(lengths):
-        if length > room:
+        tokens, longest = tokens + length, max(longest, length)
+        if not passes or tokens > max_tokens or longest * (len(passes[-1]) + 1) > MOST_PADDED * max_tokens:
             passes.append([])
-            room = max_tokens
+            tokens = longest = length
         passes[-1].append(row)
-        room -= length
     return passes
 
 
@@ -107,7 +110,7 @@ class Passes:
         self.pipe = pipe
         self.max_tokens = max_tokens or MOST_AUTO_TOKENS
         self.fixed_cost_tokens = 0.0
-        self.can_pad = False
+        self.why_not_padded: str | None = "it was not tried"
         self.padding_is_free = False
         self._auto = max_tokens is None
         self._left = pipe.tokenizer.padding_side == "left"
@@ -128,16 +131,27 @@ class Passes:
 
     def try_padding(self, rows: Sequence[Row]) -> None:
         """Learn whether rows of these lengths come out of one pass as they do alone: some models look at padding."""
-        self.can_pad = self.can_collate and self._padding_is_exact(rows)
+        self.why_not_padded = self._why_not_padded(rows)
+
+    @property
+    def can_pad(self) -> bool:
+        return self.why_not_padded is None
 
     def run(self, rows: Sequence[Row]) -> list[Any]:
         """The model's outputs, or the exception, of each row; rows of one kind share passes."""
+        return self._run(rows, self._halving)
+
+    def run_strictly(self, rows: Sequence[Row]) -> list[Any]:
+        """The same, but raises what the model raises."""
+        return self._run(rows, self.one)
+
+    def _run(self, rows: Sequence[Row], attempt: Callable[[Sequence[Row]], list[Any]]) -> list[Any]:
         outputs: list[Any] = [None] * len(rows)
         for kind in dict.fromkeys(row.kind for row in rows):
             alike = [index for index, row in enumerate(rows) if row.kind == kind]
             for planned in self._plan([rows[index].length for index in alike]):
                 members = [alike[index] for index in planned]
-                for index, result in zip(members, self._halving([rows[i] for i in members]), strict=True):
+                for index, result in zip(members, attempt([rows[i] for i in members]), strict=True):
                     outputs[index] = result
         return outputs
 
@@ -179,17 +193,17 @@ class Passes:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    def _padding_is_exact(self, rows: Sequence[Row]) -> bool:
+    def _why_not_padded(self, rows: Sequence[Row]) -> str | None:
+        if not self.can_collate:
+            return "the tokenizer has no padding token"
         alone = [numbers(self.one([row])[0]) for row in rows]
         try:
             worst = worst_difference(alone, [numbers(outputs) for outputs in self.one(rows)])
         except Exception as error:
-            logger.warning("This model takes no padding (%s): only inputs of equal length share a pass.", error)
-            return False
-        exact = worst <= TOLERANCE[self.pipe.model.dtype]
-        if not exact:
-            logger.warning("Padding changes the answers by %.1e: only inputs of equal length share a pass.", worst)
-        return exact
+            return f"this model takes no padding ({first_line(error)})"
+        if worst > tolerance_of(self.pipe.model.dtype):
+            return f"padding changes the answers by {worst:.1e}"
+        return None
 
 
 def numbers(outputs: Mapping[str, Any]) -> torch.Tensor:

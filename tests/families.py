@@ -41,6 +41,8 @@ PACKED: dict[str, Callable[[], Any]] = {
     "albert-groups": lambda: transformers.AlbertConfig(**SMALL, embedding_size=16, num_hidden_groups=2),
     "mpnet": lambda: transformers.MPNetConfig(**{**SMALL, "initializer_range": 0.1}),
 }
+# Those whose last layer adds its input in modules of its own, so that it can be cut to what is read.
+CUT = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text", "mobilebert", "mpnet"}
 UNPACKED: dict[str, Callable[[], Any]] = {
     "deberta-v2": lambda: transformers.DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     "fnet": lambda: transformers.FNetConfig(
@@ -52,6 +54,10 @@ HEADS = {
     "classifier": transformers.AutoModelForSequenceClassification,
     "bare": transformers.AutoModel,
 }
+
+
+def masks(input_ids: torch.Tensor) -> torch.Tensor:
+    return input_ids == MASK
 
 
 def make(config: Any, head: str = "masked") -> Any:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from acceleration import levers_for
+from acceleration import speed_ups_for
 from config import BUNDLED_MODEL
 from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unavailable
 from hooks import DoesNotFit
@@ -60,7 +60,7 @@ PARAMETERS: dict[str, list[Parameters]] = {
 def open_pipeline(folder: Path, task: str | None = None, **options: Any) -> LoadedPipeline:
     """A pipeline that pads as much as it can: any two rows share a pass."""
     loaded = LoadedPipeline(load(str(folder), task, None, "cpu", None, list(TASKS)), **options)
-    loaded.passes.can_pad, loaded.passes.fixed_cost_tokens = True, 1e9
+    loaded.passes.why_not_padded, loaded.passes.fixed_cost_tokens = None, 1e9
     return loaded
 
 
@@ -180,9 +180,9 @@ def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
 
 def sped_up(loaded: LoadedPipeline) -> LoadedPipeline:
     """The same with all speed-ups, whatever they gain here."""
-    for lever in levers_for(loaded.pipe.model, loaded.pipe.tokenizer.mask_token_id):
+    for speed_up in speed_ups_for(loaded.pipe.model, loaded.reads()):
         with suppress(DoesNotFit):
-            lever.on()
+            speed_up.on()
     loaded.passes.padding_is_free = True
     return loaded
 
@@ -450,15 +450,19 @@ def test_each_speed_up_is_tried_at_the_start_and_reported_or_none_is(
     )
     untouched = str(loaded.pipe.model)
     loaded.warm_up()
-    outcomes = {outcome.name: outcome for outcome in loaded.speed_ups}
-    assert list(outcomes) == (["masked_head", "no_padding", "prepacked_weights"] if speed_up else [])
-    for outcome in outcomes.values():
-        assert outcome.on == (outcome.why is None)
-        assert outcome.difference is not None
-        assert outcome.difference < 1e-5
-        assert outcome.gain is not None
-    assert loaded.passes.padding_is_free == (speed_up and outcomes["no_padding"].on)
-    assert ("Prepacked" in str(loaded.pipe.model)) == (speed_up and outcomes["prepacked_weights"].on)
+    names = ["masked_head", "onednn_head", "no_padding", "last_layer", "prepacked_weights"]
+    assert [outcome.name for outcome in loaded.speed_ups] == (names if speed_up else [])
+    kept = {outcome.name for outcome in loaded.speed_ups if outcome.on}
+    for outcome in loaded.speed_ups:
+        if outcome.name == "last_layer" and "no_padding" not in kept:
+            assert outcome.why == "it goes with no_padding"
+        else:
+            assert outcome.difference is not None
+            assert outcome.difference < 1e-5
+            assert outcome.gains is not None
+            assert list(outcome.gains) == ["in a batch", "alone"]
+    assert loaded.passes.padding_is_free == ({"no_padding", "masked_head"} <= kept)
+    assert ("Prepacked" in str(loaded.pipe.model)) == ("prepacked_weights" in kept)
     assert speed_up or str(loaded.pipe.model) == untouched
 
 

@@ -9,7 +9,7 @@ import transformers
 
 from acceleration import worst_difference
 from hooks import DoesNotFit, stack_of
-from packing import NoPadding, Packing, rounded
+from packing import NoPadding, Packing
 from tests.families import LENGTHS, PACKED, alone, make, read, rows_of, together
 
 
@@ -36,11 +36,6 @@ def test_packing_puts_rows_of_equal_length_together_wherever_their_padding_is() 
     assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
 
 
-@pytest.mark.parametrize(("rows", "more"), [(1, 4), (8, 8), (9, 12), (128, 128), (129, 160), (160, 160), (1000, 1024)])
-def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows: int, more: int) -> None:
-    assert rounded(rows) == more
-
-
 @pytest.mark.parametrize("lengths", [(5,), (29,), (2, 3), (20, 12)])
 def test_rows_that_come_padded_themselves_are_packed_too(lengths: tuple[int, ...]) -> None:
     model, rows = make(PACKED["bert"]()), rows_of(lengths)
@@ -52,6 +47,14 @@ def test_rows_that_come_padded_themselves_are_packed_too(lengths: tuple[int, ...
     with torch.no_grad():
         output = model(input_ids=ids, attention_mask=(ids != 1).long())
     assert worst_difference(untouched, [read(output, index, row) for index, row in enumerate(rows)]) < 1e-5
+
+
+@pytest.mark.parametrize("asked", ["output_hidden_states", "output_attentions"])
+def test_a_model_that_is_set_to_return_what_is_inside_is_left_untouched(asked: str) -> None:
+    config = PACKED["bert"]()
+    setattr(config, asked, True)
+    with pytest.raises(DoesNotFit, match="return what is inside"):
+        NoPadding(make(config)).on()
 
 
 @pytest.mark.parametrize(

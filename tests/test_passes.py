@@ -31,6 +31,7 @@ def test_rows_share_a_pass_while_their_padding_costs_less_than_a_pass(
         ([], 100, []),
         ([90, 5, 5, 50], 100, [[0, 1, 2], [3]]),  # neighbours, up to the limit and no further
         ([99, 200, 1], 100, [[0], [1], [2]]),  # a long one runs by itself
+        ([90, *[1] * 10], 100, [[*range(8)], [8, 9, 10]]),  # nine rows of 90 were over eight times the limit
     ],
 )
 def test_where_padding_is_free_rows_share_a_pass_in_the_order_they_came(

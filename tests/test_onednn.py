@@ -1,0 +1,60 @@
+"""oneDNN's linear layers: equal, few kernels, and no weight twice. Whole models are in `test_acceleration`."""
+
+import pytest
+import torch
+
+from acceleration import worst_difference
+from hooks import DoesNotFit, stack_of
+from onednn import OneDnnHead, PrepackedLinear, PrepackedWeights, computed_rows
+from tests.families import MASK, PACKED, make
+
+
+@pytest.mark.parametrize(
+    ("rows", "more"), [(1, 1), (2, 4), (8, 8), (9, 12), (128, 128), (129, 160), (160, 160), (1000, 1024)]
+)
+def test_few_numbers_of_rows_are_computed_with_so_that_few_kernels_are_kept(rows: int, more: int) -> None:
+    assert computed_rows(rows) == more
+
+
+@pytest.mark.parametrize("shape", [(16,), (1, 16), (5, 16), (2, 3, 16), (1, 4, 16)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_prepacked_layer_equals_the_plain_one_whatever_the_number_of_rows(bias: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    linear, inputs = torch.nn.Linear(16, 24, bias=bias), torch.randn(shape)
+    with torch.no_grad():
+        assert worst_difference([linear(inputs)], [PrepackedLinear(linear)(inputs)]) < 1e-6
+
+
+def test_prepacking_replaces_the_linear_layers_of_the_stack_and_frees_their_weights() -> None:
+    model = make(PACKED["bert"]())
+    bytes_before = sum(weight.nbytes for weight in stack_of(model).parameters())
+    PrepackedWeights(model).on()
+    linear = [module for module in stack_of(model).modules() if isinstance(module, torch.nn.Linear)]
+    prepacked = [module for module in stack_of(model).modules() if isinstance(module, PrepackedLinear)]
+    assert (len(linear), len(prepacked)) == (0, 3 * 6)
+    assert sum(weight.nbytes for weight in stack_of(model).parameters()) < bytes_before / 10  # biases and norms
+    assert type(model.get_output_embeddings()) is torch.nn.Linear  # it shares its weight with the embeddings
+
+
+def test_the_head_keeps_the_weight_that_it_shares_with_the_embeddings() -> None:
+    model, ids = make(PACKED["bert"]()), torch.tensor([[MASK, 20, MASK], [30, 40, MASK]])
+    with torch.no_grad():
+        before = model(input_ids=ids)["logits"]
+        OneDnnHead(model).on()
+        assert worst_difference([before], [model(input_ids=ids)["logits"]]) < 1e-6
+        model.get_input_embeddings().weight.mul_(0)
+        assert model.get_output_embeddings().weight.abs().max() == 0
+        assert worst_difference([before], [model(input_ids=ids)["logits"]]) > 0.1
+
+
+def test_a_model_without_a_vocabulary_head_has_none_for_onednn() -> None:
+    with pytest.raises(DoesNotFit, match="no linear layer for its vocabulary"):
+        OneDnnHead(make(PACKED["bert"](), "classifier")).on()
+
+
+@pytest.mark.parametrize("speed_up", [OneDnnHead, PrepackedWeights])
+def test_off_the_cpu_there_is_no_onednn(speed_up: type[OneDnnHead | PrepackedWeights]) -> None:
+    with torch.device("meta"):
+        model = make(PACKED["bert"]())
+    with pytest.raises(DoesNotFit, match="it is for CPUs"):
+        speed_up(model).on()
