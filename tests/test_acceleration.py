@@ -194,6 +194,24 @@ def test_a_gain_for_a_batch_and_a_gain_for_one_input_count_alike(batch: float, l
     assert outcome.gains == pytest.approx({"in a batch": 1 / batch, "alone": 1 / lone})
 
 
+@pytest.mark.parametrize(("disturbed", "kept"), [(3, True), (20, False)])
+def test_a_speed_up_that_seems_slow_is_tried_longer_since_something_else_may_have_run(
+    disturbed: int, kept: bool
+) -> None:
+    model, rounds = FakeModel({"it": 0.5}), 0
+
+    def run(names: Collection[str]) -> list[torch.Tensor]:
+        nonlocal rounds
+        if "it" in names and (rounds := rounds + 1) <= 2 * disturbed + 1:  # two runs in each round, and the check
+            model.now += 1.0
+        return model.run(names)
+
+    (outcome,) = accelerate([FakeSpeedUp("it")], [Probe("alone", run, model.probe().reference)], 1e-4, model.clock)
+    assert outcome.on is kept
+    assert outcome.gains == {"alone": 2.0 if kept else pytest.approx(1 / 1.5)}
+    assert rounds == 1 + 2 * 4
+
+
 def test_a_speed_up_that_is_wrong_for_one_input_alone_is_left_off() -> None:
     right, wrong = FakeModel({"it": 0.5}), FakeModel({"it": 0.5}, {"it": 1.0})
     (outcome,) = accelerate([FakeSpeedUp("it")], [right.probe(), wrong.probe("alone")], 1e-4, lambda: 0.0)

@@ -1,6 +1,7 @@
 """The pipeline taken apart gives what the pipeline gives, whatever else is in the batch."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -503,6 +504,7 @@ def test_everything_runs_in_the_one_named_thread_with_its_own_thread_count(model
             (result,) = await thread.run(prepared)  # type: ignore[arg-type]
         thread.close()
         assert "pipeline" not in {running.name for running in threading.enumerate()}
+        assert gc.get_freeze_count() > 100_000  # what the start has made, collections leave alone
         assert thread.task == "fill-mask"
         assert thread.max_batch_tokens == thread.loaded.passes.max_tokens
         described = thread.describe()
