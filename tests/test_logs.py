@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,14 @@ def test_json_is_one_object_a_line() -> None:
         "message": "failed on x",
         "request_id": "abc",
     }
+
+
+def test_each_module_that_logs_is_shown() -> None:
+    root = Path(logs.__file__).parent
+    logging_modules = {
+        path.stem for path in root.glob("*.py") if "logging.getLogger(__name__)" in path.read_text("utf-8")
+    }
+    assert logging_modules | {"asyncio"} == set(logs.OURS)
 
 
 def test_a_traceback_stays_in_its_line() -> None:
