@@ -65,9 +65,9 @@ class Settings(BaseSettings):
     max_batch_tokens: Annotated[int | None, BeforeValidator(_auto)] = Field(
         default=None,
         ge=1,
-        description="Tokens in one forward pass, padding included; `auto`: the fewest that reach 95 % of the best "
-        "throughput, by the costs measured at warm-up, 16384 at most. Higher costs memory and waiting; "
-        "a longer text runs alone.",
+        description="Tokens in one forward pass, with the padding where it is computed; `auto`: the fewest that reach "
+        "95 % of the best throughput, by the costs measured at warm-up, 16384 at most. Higher costs memory and "
+        "waiting; a longer text runs alone.",
     )
     batch_wait_ms: float = Field(
         default=1,
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         le=10_000,
         allow_inf_nan=False,
         description="Milliseconds the oldest request waits for company, from its arrival; 0 never waits. "
-        "Higher makes a lone request slower by as much.",
+        "Higher makes the first of a group slower by as much.",
     )
     max_requests: int = Field(
         default=512,
