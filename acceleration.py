@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from errors import ConfigurationError, first_line
 from hooks import DoesNotFit, SpeedUp
-from onednn import OneDnnHead, PrepackedWeights
+from onednn import PrepackedWeights
 from packing import NoPadding
 from reading import LastLayer, MaskedHead, Reads
 
@@ -79,7 +79,7 @@ def speed_ups_for(model: PreTrainedModel, reads: Reads | None, *, can_pad: bool 
     """All of them, in the order in which they are tried; `reads` where not every position is read of the output."""
     no_padding = NoPadding(model, can_pad=can_pad)
     head, last = MaskedHead(model, reads), LastLayer(model, reads, no_padding)
-    return [head, OneDnnHead(model), no_padding, last, PrepackedWeights(model)]
+    return [head, no_padding, last, PrepackedWeights(model)]
 
 
 def accelerate(

@@ -1,4 +1,4 @@
-"""Linear layers computed by oneDNN: prepacked ones in the encoder, and the vocabulary's head with few rows.
+"""Linear layers computed by oneDNN, with weights prepacked for it or plain.
 
 PyTorch's default on a CPU is another library (MKL), and which is faster depends on the CPU and on the sizes. It must
 never know pipelines, nor whether it pays.
@@ -33,23 +33,9 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tenso
     return output
 
 
-def check_there_is_onednn(model: PreTrainedModel) -> None:
-    """Raises `DoesNotFit`."""
-    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        raise DoesNotFit("it is for CPUs, with a PyTorch that has oneDNN")
-
-
-class OneDnnHead(SpeedUp):
-    """The vocabulary's head by oneDNN, which reads a large matrix for few rows several times as fast as MKL."""
-
-    name = "onednn_head"
-
-    def on(self) -> None:
-        check_there_is_onednn(self.model)
-        head = self.model.get_output_embeddings()
-        if type(head) is not torch.nn.Linear:
-            raise DoesNotFit("this model has no linear layer for its vocabulary")
-        self._replace_forward(head, lambda inputs: product(head.weight, head.bias, inputs))
+def has_onednn(model: PreTrainedModel) -> bool:
+    """Whether the model is where oneDNN computes: on a CPU, with a PyTorch that has it."""
+    return bool(model.device.type == "cpu" and torch.backends.mkldnn.is_available())
 
 
 class PrepackedLinear(torch.nn.Module):
@@ -81,7 +67,8 @@ class PrepackedWeights(SpeedUp):
         self._checkpoint_is_mapped = True
 
     def on(self) -> None:
-        check_there_is_onednn(self.model)
+        if not has_onednn(self.model):
+            raise DoesNotFit("it is for CPUs, with a PyTorch that has oneDNN")
         for parent in list(stack_of(self.model).modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is torch.nn.Linear:

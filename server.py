@@ -93,31 +93,28 @@ async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
     Raises `ClientDisconnect` or `DeadlineExceeded`.
     """
 
-    async def collect() -> list[Answer]:
-        collected: list[Answer] = []
-        for entry in entries:
-            collected.append(await entry.response.get())
-            if collected[-1].error is not None:
-                break  # the answer is this error: nobody waits for the others any more
-        return collected
+    async def watch() -> None:
+        await hang_up(receive)
+        patience.reschedule(loop.time())  # nobody is there any more to wait
 
     loop = asyncio.get_running_loop()
-    answers, gone = loop.create_task(collect()), loop.create_task(hang_up(receive))
+    watching = loop.create_task(watch())
+    answers: list[Answer] = []
     try:
-        left_s = entries[0].deadline - loop.time()
-        await asyncio.wait({answers, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        if answers.done():
-            return answers.result()
-        if gone.done():
-            gone.result()  # a fault of the server underneath, if there was one
-            raise ClientDisconnect
-        raise errors.DeadlineExceeded(TOO_LATE)
+        async with asyncio.timeout_at(entries[0].deadline) as patience:
+            for entry in entries:
+                answers.append(await entry.response.get())
+                if answers[-1].error is not None:
+                    break  # the answer is this error: nobody waits for the others any more
+        return answers
+    except TimeoutError:
+        if watching.done():
+            raise ClientDisconnect from None
+        raise errors.DeadlineExceeded(TOO_LATE) from None
     finally:
+        watching.cancel()
         for entry in entries:
             entry.abandoned = True
-        answers.cancel()
-        gone.cancel()
-        await asyncio.wait({answers, gone})
 
 
 def server_timing(answers: list[Answer], total_s: float) -> str:

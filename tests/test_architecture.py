@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fillmask": set(),
     "passes": {"acceleration", "errors"},
     "acceleration": {"errors", "hooks", "onednn", "packing", "reading"},
-    "reading": {"hooks", "packing"},
+    "reading": {"hooks", "onednn", "packing"},
     "packing": {"hooks", "onednn"},
     "onednn": {"hooks"},
     "hooks": set(),

@@ -15,7 +15,7 @@ import transformers
 from acceleration import speed_ups_for
 from config import BUNDLED_MODEL
 from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unavailable
-from hooks import DoesNotFit
+from hooks import DoesNotFit, stack_of
 from inference import LoadedPipeline, PipelineThread, PreparedInput
 from loading import load
 from passes import enough_tokens
@@ -304,12 +304,19 @@ def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(
     assert_same(results, [untouched(TEXTS[-1], **parameters), untouched(TEXTS[2], **parameters)])
 
 
-def test_in_bfloat16_the_answers_are_the_pipelines_in_bfloat16(model_of: Callable[[str], Path]) -> None:
-    loaded = LoadedPipeline(load(str(model_of("text-classification")), None, None, "cpu", "bfloat16", list(TASKS)))
-    loaded.warm_up()
+@pytest.mark.parametrize("prepare", [LoadedPipeline.warm_up, sped_up])
+def test_in_bfloat16_the_answers_are_the_pipelines_in_bfloat16(
+    prepare: Callable[[LoadedPipeline], object], model_of: Callable[[str], Path]
+) -> None:
+    folder = str(model_of("text-classification"))
+    loaded, untouched = (
+        LoadedPipeline(load(folder, None, None, "cpu", "bfloat16", list(TASKS)), speed_up=speed_up)
+        for speed_up in (True, False)
+    )
+    prepare(loaded)
     results = run(loaded, [(text, {"top_k": 3}) for text in TEXTS])
     for text, result in zip(TEXTS, results, strict=True):
-        theirs = {item["label"]: item["score"] for item in loaded.pipe(text, top_k=3)}
+        theirs = {item["label"]: item["score"] for item in untouched.pipe(text, top_k=3)}
         assert {item["label"]: item["score"] for item in result} == pytest.approx(theirs, abs=0.05)
 
 
@@ -340,10 +347,12 @@ def test_with_truncate_long_inputs_are_cut_to_what_the_model_takes(task: str, mo
 # Faults in the model
 
 
+@pytest.mark.parametrize("fast", [False, True])
 def test_a_poisonous_input_fails_alone_and_its_neighbours_are_answered(
-    pipeline_of: Callable[[str], LoadedPipeline],
+    fast: bool, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
 ) -> None:
-    loaded = pipeline_of("text-classification")
+    untouched = pipeline_of("text-classification")
+    loaded = sped_up(open_pipeline(model_of("text-classification"))) if fast else untouched
     poison = loaded.pipe.tokenizer.convert_tokens_to_ids("poison")
 
     def fail(ids: torch.Tensor) -> None:
@@ -358,7 +367,7 @@ def test_a_poisonous_input_fails_alone_and_its_neighbours_are_answered(
     assert str(results[3].__cause__) == "the size of tensor a must match"
     assert isinstance(alone[0], InferenceFailed)  # one bad input by itself does not make the model broken
     for index in (0, 1, 2, 4, 5, 6):
-        assert_same(results[index], loaded.pipe(texts[index]))
+        assert_same(results[index], untouched.pipe(texts[index]))
 
 
 def test_out_of_memory_is_answered_in_smaller_passes(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
@@ -372,6 +381,25 @@ def test_out_of_memory_is_answered_in_smaller_passes(pipeline_of: Callable[[str]
         results = run(loaded, [(f"a b {last}", {}) for last in "cdefghij"])
     assert rows == [8, 4, 2, 2, 4, 2, 2]
     assert_same(results, [loaded.pipe(f"a b {last}") for last in "cdefghij"])
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "text-classification"])
+def test_out_of_memory_in_the_middle_of_a_sped_up_pass_is_answered_in_smaller_passes(
+    task: str, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
+) -> None:
+    untouched = pipeline_of(task).pipe
+    loaded = sped_up(open_pipeline(model_of(task), task))
+
+    def fail(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+        if args[0].shape[1] > 2:  # one position of each text: this is behind the last layer's attention
+            raise torch.OutOfMemoryError("out of memory")
+
+    stack_of(loaded.pipe.model)[-1].get_submodule("intermediate").register_forward_pre_hook(fail)
+    texts = [f"{'a b ' * count} [MASK] c" for count in range(8)]
+    with hooked(loaded, lambda ids: None) as rows:
+        results = run(loaded, [(text, {}) for text in texts])
+    assert rows == [8, 4, 2, 2, 4, 2, 2]
+    assert_same(results, [untouched(text) for text in texts])
 
 
 def test_one_chunk_that_fails_fails_its_input_only(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
@@ -451,7 +479,7 @@ def test_each_speed_up_is_tried_at_the_start_and_reported_or_none_is(
     )
     untouched = str(loaded.pipe.model)
     loaded.warm_up()
-    names = ["masked_head", "onednn_head", "no_padding", "last_layer", "prepacked_weights"]
+    names = ["masked_head", "no_padding", "last_layer", "prepacked_weights"]
     assert [outcome.name for outcome in loaded.speed_ups] == (names if speed_up else [])
     kept = {outcome.name for outcome in loaded.speed_ups if outcome.on}
     for outcome in loaded.speed_ups:

@@ -5,8 +5,8 @@ import torch
 
 from acceleration import worst_difference
 from hooks import DoesNotFit, stack_of
-from onednn import OneDnnHead, PrepackedLinear, PrepackedWeights, computed_rows
-from tests.families import MASK, PACKED, make
+from onednn import PrepackedLinear, PrepackedWeights, computed_rows
+from tests.families import PACKED, make
 
 
 @pytest.mark.parametrize(
@@ -36,25 +36,8 @@ def test_prepacking_replaces_the_linear_layers_of_the_stack_and_frees_their_weig
     assert type(model.get_output_embeddings()) is torch.nn.Linear  # it shares its weight with the embeddings
 
 
-def test_the_head_keeps_the_weight_that_it_shares_with_the_embeddings() -> None:
-    model, ids = make(PACKED["bert"]()), torch.tensor([[MASK, 20, MASK], [30, 40, MASK]])
-    with torch.no_grad():
-        before = model(input_ids=ids)["logits"]
-        OneDnnHead(model).on()
-        assert worst_difference([before], [model(input_ids=ids)["logits"]]) < 1e-6
-        model.get_input_embeddings().weight.mul_(0)
-        assert model.get_output_embeddings().weight.abs().max() == 0
-        assert worst_difference([before], [model(input_ids=ids)["logits"]]) > 0.1
-
-
-def test_a_model_without_a_vocabulary_head_has_none_for_onednn() -> None:
-    with pytest.raises(DoesNotFit, match="no linear layer for its vocabulary"):
-        OneDnnHead(make(PACKED["bert"](), "classifier")).on()
-
-
-@pytest.mark.parametrize("speed_up", [OneDnnHead, PrepackedWeights])
-def test_off_the_cpu_there_is_no_onednn(speed_up: type[OneDnnHead | PrepackedWeights]) -> None:
+def test_off_the_cpu_there_is_no_onednn() -> None:
     with torch.device("meta"):
         model = make(PACKED["bert"]())
     with pytest.raises(DoesNotFit, match="it is for CPUs"):
-        speed_up(model).on()
+        PrepackedWeights(model).on()

@@ -25,6 +25,23 @@ def test_the_head_computes_masked_positions_only() -> None:
     assert scores[ids != MASK].abs().max() == 0
 
 
+def test_the_head_keeps_the_weight_that_it_shares_with_the_embeddings() -> None:
+    model, ids = make(PACKED["bert"]()), torch.tensor([[MASK, 20, MASK], [30, 40, MASK]])
+    with torch.no_grad():
+        MaskedHead(model, masks).on()
+        before = model(input_ids=ids)["logits"]
+        model.get_input_embeddings().weight.mul_(0)
+        assert model.get_output_embeddings().weight.abs().max() == 0
+        assert worst_difference([before], [model(input_ids=ids)["logits"]]) > 0.1
+
+
+def test_off_the_cpu_the_head_computes_masked_positions_by_the_library_of_the_device() -> None:
+    with torch.device("meta"):
+        model = make(PACKED["bert"]())
+    MaskedHead(model, masks).on()
+    assert "forward" not in vars(model.get_output_embeddings())
+
+
 @pytest.mark.parametrize("head", ["classifier", "bare"])
 def test_a_model_without_a_vocabulary_head_has_none_to_mask(head: str) -> None:
     with pytest.raises(DoesNotFit, match="guesses no masked tokens"):
