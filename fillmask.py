@@ -26,7 +26,8 @@ class FillMask:
         """
         ids: list[int] = outputs["input_ids"][0].tolist()
         masks = [position for position, token in enumerate(ids) if token == self._mask]
-        probabilities = outputs["logits"][0, masks].softmax(dim=-1)
+        read = slice(masks[0], masks[0] + 1) if len(masks) == 1 else masks  # the usual one without a copy
+        probabilities = outputs["logits"][0, read].softmax(dim=-1)
         if target_ids is not None:
             probabilities = probabilities[..., target_ids]
             top_k = min(top_k, len(target_ids))

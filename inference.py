@@ -270,11 +270,12 @@ class LoadedPipeline:
 
     def _check_guesses(self, row: Row, parameters: Mapping[str, Any]) -> None:
         """Raises `TooLarge`."""
-        if self.task == "fill-mask":
-            masks = int((row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id).sum())
-            guesses = masks * guesses_at_a_mask(parameters)
-            if guesses > MOST_GUESSES_OF_ONE_INPUT:
-                raise TooLarge(f"The input asks for {guesses} guesses; the server makes {MOST_GUESSES_OF_ONE_INPUT}.")
+        at_a_mask = guesses_at_a_mask(parameters) if self.task == "fill-mask" else 0
+        if row.length * at_a_mask <= MOST_GUESSES_OF_ONE_INPUT:  # there are no more masks than tokens
+            return
+        guesses = at_a_mask * int((row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id).sum())
+        if guesses > MOST_GUESSES_OF_ONE_INPUT:
+            raise TooLarge(f"The input asks for {guesses} guesses; the server makes {MOST_GUESSES_OF_ONE_INPUT}.")
 
     def run(self, batch: Sequence[PreparedInput]) -> Sequence[object]:
         """One output or error for each, equal inputs computed once.

@@ -4,7 +4,7 @@ Embeddings, poolers, heads and pipelines see what they always saw. It must never
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,8 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.mpnet.modeling_mpnet import MPNetSelfAttention
 
 from hooks import DoesNotFit, SpeedUp, change_tensors, stack_of
@@ -101,8 +101,10 @@ def attend_by_row(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
+    scaling: float | None = None,
     sliding_window: int | None = None,
     position_bias: torch.Tensor | None = None,
+    softcap: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention for `transformers.AttentionInterface`: each row sees itself, without padding and so without a mask.
@@ -110,27 +112,31 @@ def attend_by_row(
     `query`, `key` and `value` are `[1, heads, tokens, size]` where the batch is packed, `[rows, heads, length, size]`
     where it is not; the result has heads and tokens swapped. `position_bias` is the same for all rows.
     """
+    if softcap is not None:
+        raise DoesNotFit("its attention caps scores")
 
-    def attend(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        length = parts[0].shape[2]
-        window = _window(length, sliding_window, parts[0].device)
-        bias = None if position_bias is None else position_bias[:1, :, :length, :length]
-        output: torch.Tensor = sdpa_attention_forward(module, *parts, window, position_bias=bias, **options)[0]
-        return output
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        length = query.shape[2]
+        mask = _window(length, sliding_window, query.device)
+        if position_bias is not None:
+            bias = position_bias[:1, :, :length, :length]
+            mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        grouped = key.shape[1] != query.shape[1]
+        output = scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=grouped)
+        return output.transpose(1, 2)
 
     packing = _packing.get()
     if packing is None:
-        return attend((query, key, value)), None
-    outputs, start = [], 0
-    for rows, length in packing.groups:
-        end = start + rows * length
-        parts = [part[:, :, start:end] for part in (query, key, value)]
-        if rows > 1:
-            parts = [part[0].unflatten(1, (rows, length)).transpose(0, 1) for part in parts]
-        outputs.append(attend(parts).flatten(0, 1))
-        start = end
+        return attend(query, key, value), None
+    sizes = [rows * length for rows, length in packing.groups] + [packing.filler]
+    outputs = []
+    alike = (part.split(sizes, 2) for part in (query, key, value))
+    for (rows, length), *parts in zip(packing.groups, *alike, strict=False):  # nothing attends to the filler
+        by_row = parts if rows == 1 else [part[0].unflatten(1, (rows, length)).transpose(0, 1) for part in parts]
+        outputs.append(attend(*by_row).flatten(0, 1))
+    outputs.append(outputs[0].new_zeros(packing.filler, *outputs[0].shape[1:]))
     packing.is_cut = packing.is_last
-    return packing.fill(torch.cat(outputs) if len(outputs) > 1 else outputs[0]).unsqueeze(0), None
+    return torch.cat(outputs).unsqueeze(0), None
 
 
 def _window(length: int, reach: int | None, device: torch.device) -> torch.Tensor | None:

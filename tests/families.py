@@ -37,6 +37,7 @@ PACKED: dict[str, Callable[[], Any]] = {
         **SIZES, embedding_size=16, intra_bottleneck_size=16, true_hidden_size=16
     ),
     "modernbert": lambda: transformers.ModernBertConfig(**SMALL, **SPECIAL, local_attention=16),
+    "eurobert": lambda: transformers.EuroBertConfig(**SMALL, **SPECIAL, num_key_value_heads=2, mask_token_id=MASK),
     "albert": lambda: transformers.AlbertConfig(**SMALL, embedding_size=16),
     "albert-groups": lambda: transformers.AlbertConfig(**SMALL, embedding_size=16, num_hidden_groups=2),
     "mpnet": lambda: transformers.MPNetConfig(**{**SMALL, "initializer_range": 0.1}),
