@@ -181,7 +181,9 @@ class LoadedPipeline:
             raise
         except Exception as error:
             raise ConfigurationError(f"the model fails on a plain text: {first_line(error)}") from error
-        if not passes.can_pad and not passes.padding_is_free:
+        if passes.why_alone is not None:
+            logger.warning("Each input has a pass of its own: %s.", passes.why_alone.rstrip("."))
+        elif not passes.can_pad and not passes.padding_is_free:
             logger.warning("Only inputs of equal length share a pass: %s.", passes.why_not_padded)
 
     def _accelerate(self, rows: Sequence[Row], alone: Row) -> None:
@@ -299,7 +301,9 @@ class LoadedPipeline:
         try:
             given = outputs if self._chunked else outputs[0]
             result = self._postprocess(given, **prepared.postprocess_parameters)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic in the tokenizer's Rust, here too
             return failed("The model's output for this input could not be read.", error)
         # This one pipeline wraps its result, and only when it was not asked for a number of labels.
         return [result] if self.task == "text-classification" and "top_k" not in prepared.parameters else result
@@ -407,6 +411,7 @@ class PipelineThread:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            del call  # it holds the batch and its results, which may be large, until the next one
 
     async def _call(self, function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs) -> Result:
         future: Future[Result] = Future()

@@ -111,6 +111,7 @@ class Passes:
         self.max_tokens = max_tokens or MOST_AUTO_TOKENS
         self.fixed_cost_tokens = 0.0
         self.why_not_padded: str | None = "it was not tried"
+        self.why_alone: str | None = None
         self.padding_is_free = False
         self._auto = max_tokens is None
         self._left = pipe.tokenizer.padding_side == "left"
@@ -122,8 +123,16 @@ class Passes:
         return self._collate is not stack
 
     def measure(self, row: Row) -> None:
-        """Learn what a pass costs, a fixed time and a time for each token, from passes of one such row and of many."""
-        one_s, many_s = self._time([row]), self._time([row] * MANY)
+        """Learn what a pass costs, a fixed time and a time for each token, from passes of one such row and of many.
+
+        Some models take only one row: a classifier that reads the last token, and knows no padding token to find it.
+        """
+        one_s = self._time([row])
+        try:
+            many_s = self._time([row] * MANY)
+        except Exception as error:
+            self.why_alone = first_line(error)
+            return
         per_token_s = max((many_s - one_s) / ((MANY - 1) * row.length), 1e-9)
         self.fixed_cost_tokens = max(0.0, one_s / per_token_s - row.length)
         if self._auto:
@@ -156,6 +165,8 @@ class Passes:
         return outputs
 
     def _plan(self, lengths: Sequence[int]) -> list[list[int]]:
+        if self.why_alone is not None:
+            return [[row] for row in range(len(lengths))]
         if self.padding_is_free:
             return plan_in_order(lengths, self.max_tokens)
         return plan_passes(lengths, self.max_tokens, self.fixed_cost_tokens if self.can_pad else 0.0)

@@ -95,7 +95,8 @@ async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
 
     async def watch() -> None:
         await hang_up(receive)
-        patience.reschedule(loop.time())  # nobody is there any more to wait
+        if not patience.expired():
+            patience.reschedule(loop.time())  # nobody is there any more to wait
 
     loop = asyncio.get_running_loop()
     watching = loop.create_task(watch())

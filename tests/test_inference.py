@@ -179,6 +179,23 @@ def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
         assert_same(result, loaded.pipe(text))
 
 
+def test_a_model_that_takes_one_row_only_gets_one_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 8192, "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
+    model = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes, num_labels=3)).eval()
+    assert model.config.pad_token_id is None
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    theirs = [pipe(text) for text in TEXTS]
+    loaded = LoadedPipeline(pipe)
+    loaded.warm_up()
+    assert "Each input has a pass of its own: Cannot handle batch sizes > 1" in caplog.text
+    with hooked(loaded, lambda ids: None) as rows:
+        results = run(loaded, [(text, {}) for text in TEXTS])
+    assert rows == [1] * len(TEXTS)
+    assert_same(results, theirs)
+
+
 def sped_up(loaded: LoadedPipeline) -> LoadedPipeline:
     """The same with all speed-ups, whatever they gain here."""
     for speed_up in speed_ups_for(loaded.pipe.model, loaded.reads()):
@@ -430,6 +447,25 @@ def test_a_postprocess_that_fails_without_parameters_is_not_the_clients_fault(mo
     loaded.pipe.model.config.id2label = {}
     (result,) = run(loaded, [("a", {})])
     assert isinstance(result, InferenceFailed)
+
+
+def test_a_panic_in_the_postprocess_costs_only_its_own_input(model_of: Callable[[str], Path]) -> None:
+    class Panic(BaseException):
+        """As pyo3 raises them: no `Exception`."""
+
+    def postprocess(outputs: Any, **parameters: object) -> Any:
+        if not panicked:
+            panicked.append(True)
+            raise Panic("at decoder.rs")
+        return original(outputs, **parameters)
+
+    loaded = open_pipeline(model_of("text-classification"))
+    panicked: list[bool] = []
+    original, loaded._postprocess = loaded._postprocess, postprocess
+    bad, good = run(loaded, [("a", {}), ("b", {})])
+    assert isinstance(bad, InferenceFailed)
+    assert isinstance(bad.__cause__, Panic)
+    assert_same(good, loaded.pipe("b"))
 
 
 # Start-up and the thread

@@ -271,6 +271,17 @@ def test_the_work_of_a_client_that_hangs_up_is_skipped_and_counted() -> None:
     play(steps, held=True)
 
 
+def test_a_client_that_hangs_up_in_the_same_turn_of_the_loop_as_its_deadline_has_hung_up() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        hang_up = asyncio.Event()
+        asyncio.get_running_loop().call_later(30 - 1e-10, hang_up.set)
+        assert (await post(app, b"first", hang_up=hang_up)).status == 499
+        release(runner)
+        assert (await post(app, b"next")).json() == "NEXT"
+
+    play(steps, held=True)
+
+
 def test_a_client_that_hangs_up_while_it_sends_leaves_nothing_behind() -> None:
     async def steps(app: Starlette, runner: FakeRunner) -> None:
         gone = asyncio.Event()
