@@ -157,7 +157,7 @@ def attend_in_mpnet(
     """The forward pass of the one family that could attend by row, but does not ask the interface how to attend."""
     shape = (*hidden_states.shape[:2], self.num_attention_heads, self.attention_head_size)
     query, key, value = (part(hidden_states).view(shape).transpose(1, 2) for part in (self.q, self.k, self.v))
-    output, _ = attend_by_row(self, query, key, value, None, position_bias=position_bias, is_causal=False)
+    output, _ = attend_by_row(self, query, key, value, None, position_bias=position_bias)
     return (self.o(output.flatten(2)),)
 
 

@@ -131,8 +131,7 @@ class Passes:
         try:
             many_s = self._time([row] * MANY)
         except Exception as error:
-            self.why_alone = first_line(error)
-            return
+            self.why_alone, many_s = first_line(error), MANY * one_s
         per_token_s = max((many_s - one_s) / ((MANY - 1) * row.length), 1e-9)
         self.fixed_cost_tokens = max(0.0, one_s / per_token_s - row.length)
         if self._auto:

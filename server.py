@@ -110,6 +110,7 @@ async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
         return answers
     except TimeoutError:
         if watching.done():
+            watching.result()  # a fault of the server underneath, if there was one
             raise ClientDisconnect from None
         raise errors.DeadlineExceeded(TOO_LATE) from None
     finally:

@@ -18,7 +18,7 @@ from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unav
 from hooks import DoesNotFit, stack_of
 from inference import LoadedPipeline, PipelineThread, PreparedInput
 from loading import load
-from passes import enough_tokens
+from passes import LEAST_AUTO_TOKENS, enough_tokens
 from protocol import TASKS
 from tests.compare import assert_same
 from tests.models import CLASSES, LABELS, make_model
@@ -56,6 +56,10 @@ PARAMETERS: dict[str, list[Parameters]] = {
         {"candidate_labels": ["one"], "hypothesis_template": "Is it {}?"},
     ],
 }
+
+
+class Panic(BaseException):
+    """As pyo3 raises them for the tokenizer's Rust: no `Exception`."""
 
 
 def open_pipeline(folder: Path, task: str | None = None, **options: Any) -> LoadedPipeline:
@@ -179,7 +183,7 @@ def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
         assert_same(result, loaded.pipe(text))
 
 
-def test_a_model_that_takes_one_row_only_gets_one_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_takes_one_row_only_gets_one_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
     torch.manual_seed(0)
     sizes = {"vocab_size": 8192, "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
@@ -193,6 +197,7 @@ def test_a_model_that_takes_one_row_only_gets_one_at_a_time(tmp_path: Path, capl
     with hooked(loaded, lambda ids: None) as rows:
         results = run(loaded, [(text, {}) for text in TEXTS])
     assert rows == [1] * len(TEXTS)
+    assert loaded.passes.max_tokens == LEAST_AUTO_TOKENS  # a larger batch brings nothing but waiting
     assert_same(results, theirs)
 
 
@@ -286,9 +291,6 @@ def test_what_would_fail_or_cost_too_much_is_refused_before_computing_with_the_n
 
 
 def test_a_panic_in_the_tokenizer_costs_only_its_own_input(model_of: Callable[[str], Path]) -> None:
-    class Panic(BaseException):
-        """As pyo3 raises them: no `Exception`."""
-
     def preprocess(text: str, **parameters: object) -> Any:
         if text == "panic":
             raise Panic("at tokenizer.rs")
@@ -450,9 +452,6 @@ def test_a_postprocess_that_fails_without_parameters_is_not_the_clients_fault(mo
 
 
 def test_a_panic_in_the_postprocess_costs_only_its_own_input(model_of: Callable[[str], Path]) -> None:
-    class Panic(BaseException):
-        """As pyo3 raises them: no `Exception`."""
-
     def postprocess(outputs: Any, **parameters: object) -> Any:
         if not panicked:
             panicked.append(True)

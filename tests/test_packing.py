@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from acceleration import worst_difference
 from hooks import DoesNotFit, stack_of
-from packing import NoPadding, Packing
+from packing import NoPadding, Packing, attend_by_row
 from tests.families import LENGTHS, PACKED, alone, make, read, rows_of, together
 
 
@@ -47,6 +48,31 @@ def test_rows_that_come_padded_themselves_are_packed_too(lengths: tuple[int, ...
     with torch.no_grad():
         output = model(input_ids=ids, attention_mask=(ids != 1).long())
     assert worst_difference(untouched, [read(output, index, row) for index, row in enumerate(rows)]) < 1e-5
+
+
+@pytest.mark.parametrize("heads", [4, 2])  # of keys and values
+@pytest.mark.parametrize("reach", [None, 3])
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_equals_that_of_transformers_with_the_same_window_and_bias(
+    biased: bool, reach: int | None, heads: int
+) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, count, 9, 8) for count in (4, heads, heads))
+    near = (torch.arange(9)[:, None] - torch.arange(9)).abs() < (reach or 9)
+    bias = torch.randn(1, 4, 9, 9) if biased else None
+    module = torch.nn.Module()
+    module.num_key_value_groups = 4 // heads  # type: ignore[assignment]
+    theirs, _ = sdpa_attention_forward(
+        module, query, key, value, near, scaling=0.3, position_bias=bias, is_causal=False
+    )
+    ours, _ = attend_by_row(module, query, key, value, None, scaling=0.3, position_bias=bias, sliding_window=reach)
+    assert worst_difference([theirs], [ours]) < 1e-6
+
+
+def test_a_model_that_caps_its_scores_is_none_for_attention_by_row() -> None:
+    query, key, value = torch.randn(3, 1, 2, 4, 8)
+    with pytest.raises(DoesNotFit, match="caps scores"):
+        attend_by_row(torch.nn.Module(), query, key, value, None, softcap=50.0)
 
 
 @pytest.mark.parametrize("asked", ["output_hidden_states", "output_attentions"])
