@@ -24,6 +24,8 @@ MOST_AUTO_TOKENS, LEAST_AUTO_TOKENS = 16_384, 256
 MOST_PADDED = 8
 # Rows in the larger of the two passes that tell a pass's costs.
 MANY = 8
+# Rotary positions that are stretched by the longest text of a pass.
+STRETCHED = {"dynamic", "longrope"}
 
 
 @dataclass(slots=True)
@@ -100,6 +102,19 @@ def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: torch.cat(all_) if isinstance(all_[0], torch.Tensor) else all_ for name, all_ in values.items()}
 
 
+def stretched_positions(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The parts of a model that stretch a text's positions by the length of the longest in its pass."""
+    kinds = [(part, getattr(part, "rope_type", None)) for part in model.modules()]
+    return [part for part, kind in kinds if STRETCHED & set(kind.values() if isinstance(kind, dict) else [kind])]
+
+
+def forget_lengths(parts: Sequence[torch.nn.Module]) -> None:
+    """Make them stretch by the next pass only: they keep the length of the longest text that they have seen."""
+    for part in parts:
+        for name in [name for name in vars(part) if name.endswith("max_seq_len_cached")]:
+            setattr(part, name, 0)
+
+
 # Running
 
 
@@ -111,7 +126,8 @@ class Passes:
         self.max_tokens = max_tokens or MOST_AUTO_TOKENS
         self.fixed_cost_tokens = 0.0
         self.why_not_padded: str | None = "it was not tried"
-        self.why_alone: str | None = None
+        self._stretched = stretched_positions(pipe.model)
+        self.why_alone = "the longest text of a pass moves the positions of the others" if self._stretched else None
         self.padding_is_free = False
         self._auto = max_tokens is None
         self._left = pipe.tokenizer.padding_side == "left"
@@ -173,6 +189,7 @@ class Passes:
     def one(self, rows: Sequence[Row]) -> list[Any]:
         """The outputs of each row in one pass; raises what the model raises."""
         forward = rows[0].forward_parameters
+        forget_lengths(self._stretched)
         if len(rows) == 1:
             return [self.pipe.forward(rows[0].inputs, **forward)]
         batch = self._collate([row.inputs for row in rows])

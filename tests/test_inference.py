@@ -58,6 +58,19 @@ PARAMETERS: dict[str, list[Parameters]] = {
 }
 
 
+LLAMA: dict[str, Any] = {
+    "vocab_size": 8192,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 8,
+    "initializer_range": 0.5,
+    "pad_token_id": 0,
+}
+
+
 class Panic(BaseException):
     """As pyo3 raises them for the tokenizer's Rust: no `Exception`."""
 
@@ -199,6 +212,35 @@ def test_a_model_that_takes_one_row_only_gets_one_at_a_time(caplog: pytest.LogCa
     assert rows == [1] * len(TEXTS)
     assert loaded.passes.max_tokens == LEAST_AUTO_TOKENS  # a larger batch brings nothing but waiting
     assert_same(results, theirs)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0},
+    ],
+)
+def test_a_model_whose_positions_stretch_with_the_longest_text_sees_each_text_alone(rope: dict[str, Any]) -> None:
+    config = transformers.LlamaConfig(
+        **{**LLAMA, "rope_parameters": {**rope, "rope_theta": 1e4, "original_max_position_embeddings": 8}}
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForSequenceClassification(config).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    theirs = []
+    for text in TEXTS:  # what one text leaves behind would change the next
+        fresh = transformers.LlamaForSequenceClassification(config).eval()
+        fresh.load_state_dict(model.state_dict())
+        theirs.append(
+            transformers.pipeline("text-classification", model=fresh, tokenizer=tokenizer, device="cpu")(text)
+        )
+    loaded = LoadedPipeline(pipe)
+    loaded.warm_up()
+    loaded.passes.why_not_padded, loaded.passes.fixed_cost_tokens = None, 1e9
+    for texts in ([TEXTS[-1]], TEXTS):
+        assert_same(run(loaded, [(text, {}) for text in texts]), theirs[-len(texts) :])
 
 
 def sped_up(loaded: LoadedPipeline) -> LoadedPipeline:
