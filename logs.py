@@ -8,7 +8,7 @@ import orjson
 from uvicorn.logging import DefaultFormatter
 
 NAME = "pipeline-webserver"
-OURS = ("acceleration", "asyncio", "batching", "inference", "loading", "passes", "server")
+OURS = ("acceleration", "asyncio", "batching", "inference", "loading", "passes", "preparing", "server")
 # Those that bring handlers of their own.
 THEIRS = ("huggingface_hub", "transformers", "uvicorn", "uvicorn.access")
 

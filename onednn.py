@@ -34,8 +34,14 @@ def product(weight: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tenso
 
 
 def has_onednn(model: PreTrainedModel) -> bool:
-    """Whether the model is where oneDNN computes: on a CPU, with a PyTorch that has it."""
-    return bool(model.device.type == "cpu" and torch.backends.mkldnn.is_available())
+    """Whether oneDNN computes such a model: on a CPU, with a PyTorch that has it, in a type that the CPU can."""
+    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if model.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if model.dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return bool(model.dtype == torch.float32)
 
 
 class PrepackedLinear(torch.nn.Module):
@@ -68,7 +74,9 @@ class PrepackedWeights(SpeedUp):
 
     def on(self) -> None:
         if not has_onednn(self.model):
-            raise DoesNotFit("it is for CPUs, with a PyTorch that has oneDNN")
+            raise DoesNotFit(
+                "oneDNN does not compute this model: it is for CPUs, and types that they have instructions for"
+            )
         for parent in list(stack_of(self.model).modules()):
             for name, child in list(parent.named_children()):
                 if type(child) is torch.nn.Linear:

@@ -24,9 +24,9 @@ from starlette.types import Receive
 
 import config
 import errors
-import inference
 import loading
 import logs
+import pipeline_thread
 import protocol
 from asgi import Envelope, hang_up, leave_at_once, on_termination, read_body
 from batching import TOO_LATE, Answer, Batcher, Policy, Runner
@@ -79,7 +79,7 @@ def pipeline_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
     load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(protocol.TASKS))
     threads = s.threads or config.usable_cores()
-    return inference.PipelineThread(
+    return pipeline_thread.PipelineThread(
         load, threads=threads, truncate=s.truncate, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
     )
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from inference import LoadedPipeline
 from tests.models import make_model
+from tests.pipelines import open_pipeline
 from tests.process import Process, serving
 
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
@@ -22,6 +24,18 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if task not in made:
             made[task] = make_model(task, tmp_path_factory.mktemp(task))
         return made[task]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def pipeline_of(model_of: Callable[[str], Path]) -> Callable[[str], LoadedPipeline]:
+    opened: dict[str, LoadedPipeline] = {}
+
+    def get(task: str) -> LoadedPipeline:
+        if task not in opened:
+            opened[task] = open_pipeline(model_of(task), task)
+        return opened[task]
 
     return get
 

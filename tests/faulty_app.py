@@ -13,8 +13,8 @@ import torch
 from transformers.pipelines.base import Pipeline
 
 from config import from_environment
-from inference import PipelineThread
 from loading import load
+from pipeline_thread import PipelineThread
 from protocol import TASKS
 from server import create_app
 

@@ -11,9 +11,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # What each module may import of ours. Nothing else does, and nothing imports upwards.
 MAY_IMPORT: dict[str, set[str]] = {
-    "server": {"asgi", "batching", "config", "errors", "inference", "loading", "logs", "protocol"},
+    "server": {"asgi", "batching", "config", "errors", "loading", "logs", "pipeline_thread", "protocol"},
     "asgi": {"errors", "metrics"},
-    "inference": {"acceleration", "errors", "fillmask", "packing", "passes", "reading"},
+    "pipeline_thread": {"errors", "inference", "preparing"},
+    "inference": {"acceleration", "errors", "fillmask", "packing", "passes", "preparing", "reading"},
+    "preparing": {"errors", "passes"},
     "fillmask": set(),
     "passes": {"acceleration", "errors"},
     "acceleration": {"errors", "hooks", "onednn", "packing", "reading"},
@@ -41,7 +43,9 @@ MUST_NOT_KNOW: dict[str, set[str]] = {
     "hooks": {"starlette", "uvicorn", "asyncio", "pydantic"},
     "fillmask": {"starlette", "uvicorn", "asyncio", "pydantic"},
     "batching": {"starlette", "uvicorn", "torch", "transformers", "json", "orjson", "pydantic"},
-    "inference": {"starlette", "uvicorn", "orjson", "pydantic"},
+    "pipeline_thread": {"starlette", "uvicorn", "orjson", "pydantic"},
+    "inference": {"starlette", "uvicorn", "asyncio", "orjson", "pydantic"},
+    "preparing": {"starlette", "uvicorn", "asyncio", "orjson", "pydantic"},
     "loading": {"starlette", "uvicorn", "asyncio", "pydantic"},
     "protocol": {"starlette", "uvicorn", "torch", "transformers", "asyncio"},
     "errors": {"http", "starlette"},

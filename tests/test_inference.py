@@ -1,10 +1,6 @@
 """The pipeline taken apart gives what the pipeline gives, whatever else is in the batch."""
 
-import asyncio
-import gc
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +8,17 @@ import pytest
 import torch
 import transformers
 
-from acceleration import speed_ups_for
 from config import BUNDLED_MODEL
-from errors import ConfigurationError, InferenceFailed, Rejected, TooLarge, Unavailable
-from hooks import DoesNotFit, stack_of
-from inference import LoadedPipeline, PipelineThread, PreparedInput
+from errors import ConfigurationError, InferenceFailed, Rejected, Unavailable
+from hooks import stack_of
+from inference import LoadedPipeline
 from loading import load
 from passes import LEAST_AUTO_TOKENS, enough_tokens
+from preparing import PreparedInput
 from protocol import TASKS
 from tests.compare import assert_same
 from tests.models import CLASSES, LABELS, make_model
-
-Parameters = dict[str, object]
-TEXTS = [
-    "test",
-    "",
-    "paris is the capital of france .",
-    "the quick brown fox jumps over the lazy dog , and then it does the same again in the other direction",
-    "a",
-    "albert einstein was born in ulm and worked in bern , berlin and princeton " * 2,
-]
-PARAMETERS: dict[str, list[Parameters]] = {
-    "fill-mask": [{}, {"top_k": 2}, {"targets": ["france", "city", "dog"]}, {"top_k": 1, "targets": ["fox", "test"]}],
-    "text-classification": [
-        {},
-        {"top_k": 2},
-        {"top_k": 1},
-        {"function_to_apply": "sigmoid"},
-        {"function_to_apply": "none"},
-    ],
-    "token-classification": [
-        {},
-        {"ignore_labels": []},
-        {"aggregation_strategy": "simple"},
-        {"aggregation_strategy": "first", "ignore_labels": ["PER"]},
-        {"aggregation_strategy": "average"},
-        {"aggregation_strategy": "max", "stride": 4},
-    ],
-    "feature-extraction": [{}, {"truncation": True}],
-    "zero-shot-classification": [
-        {"candidate_labels": ["travel", "science"]},
-        {"candidate_labels": ["a", "much longer label than the others", "b"], "multi_label": True},
-        {"candidate_labels": ["one"], "hypothesis_template": "Is it {}?"},
-    ],
-}
-
+from tests.pipelines import PARAMETERS, TEXTS, Panic, Parameters, hooked, inputs_of, open_pipeline, run, sped_up
 
 LLAMA: dict[str, Any] = {
     "vocab_size": 8192,
@@ -69,58 +31,6 @@ LLAMA: dict[str, Any] = {
     "initializer_range": 0.5,
     "pad_token_id": 0,
 }
-
-
-class Panic(BaseException):
-    """As pyo3 raises them for the tokenizer's Rust: no `Exception`."""
-
-
-def open_pipeline(folder: Path, task: str | None = None, **options: Any) -> LoadedPipeline:
-    """A pipeline that pads as much as it can: any two rows share a pass."""
-    loaded = LoadedPipeline(load(str(folder), task, None, "cpu", None, list(TASKS)), **options)
-    loaded.passes.why_not_padded, loaded.passes.fixed_cost_tokens = None, 1e9
-    return loaded
-
-
-@pytest.fixture(scope="module")
-def pipeline_of(model_of: Callable[[str], Path]) -> Callable[[str], LoadedPipeline]:
-    opened: dict[str, LoadedPipeline] = {}
-
-    def get(task: str) -> LoadedPipeline:
-        if task not in opened:
-            opened[task] = open_pipeline(model_of(task), task)
-        return opened[task]
-
-    return get
-
-
-def inputs_of(task: str) -> list[str]:
-    if task == "fill-mask":
-        return [f"{text} [MASK] {text}" for text in TEXTS] + ["two [MASK] of [MASK]"]
-    return [text for text in TEXTS if text or task != "zero-shot-classification"]
-
-
-def run(loaded: LoadedPipeline, work: list[tuple[str, Parameters]]) -> list[Any]:
-    """One batch; the error or the output of each."""
-    prepared = loaded.prepare(work)
-    results = iter(loaded.run([item for item in prepared if isinstance(item, PreparedInput)]))
-    return [next(results) if isinstance(item, PreparedInput) else item for item in prepared]
-
-
-@contextmanager
-def hooked(loaded: LoadedPipeline, hook: Callable[[torch.Tensor], None]) -> Iterator[list[int]]:
-    """Look at what the real model is given before each pass, and perhaps raise; the rows of each pass."""
-    rows: list[int] = []
-
-    def look(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        rows.append(len(kwargs["input_ids"]))
-        hook(kwargs["input_ids"])
-
-    handle = loaded.pipe.model.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        yield rows
-    finally:
-        handle.remove()
 
 
 # Equal to the pipeline
@@ -152,7 +62,7 @@ def test_as_many_labels_as_tokens_are_not_taken_for_padding(tmp_path: Path) -> N
     texts = ["a", "one two three four five six"]
     labels = [f"label {number}" for number in range(8)]
     loaded = open_pipeline(make_model("text-classification", tmp_path, labels))
-    assert loaded.prepare_one(texts[1], {}).tokens == len(labels)  # type: ignore[union-attr]
+    assert loaded.prepare([(texts[1], {})])[0].tokens == len(labels)  # type: ignore[union-attr]
     for text, result in zip(texts, run(loaded, [(text, {"top_k": 8}) for text in texts]), strict=True):
         assert_same(result, loaded.pipe(text, top_k=8))
 
@@ -243,15 +153,6 @@ def test_a_model_whose_positions_stretch_with_the_longest_text_sees_each_text_al
         assert_same(run(loaded, [(text, {}) for text in texts]), theirs[-len(texts) :])
 
 
-def sped_up(loaded: LoadedPipeline) -> LoadedPipeline:
-    """The same with all speed-ups, whatever they gain here."""
-    for speed_up in speed_ups_for(loaded.pipe.model, loaded.reads()):
-        with suppress(DoesNotFit):
-            speed_up.on()
-    loaded.passes.padding_is_free = True
-    return loaded
-
-
 @pytest.mark.parametrize("task", CLASSES)
 def test_with_the_speed_ups_each_result_of_a_mixed_batch_equals_the_untouched_pipelines(
     task: str, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
@@ -293,59 +194,6 @@ def test_one_bad_input_fails_alone_in_the_pipelines_words(pipeline_of: Callable[
     assert [first, second] == run(loaded, good)
 
 
-@pytest.mark.parametrize(
-    ("task", "text", "parameters", "error", "words"),
-    [
-        (
-            "fill-mask",
-            "a [MASK]",
-            {"top_k": 8193},
-            Rejected,
-            "Parameter 'top_k' is over the 8192 words the model knows.",
-        ),
-        ("fill-mask", "[MASK] " * 100, {"top_k": 41}, TooLarge, "asks for 4100 guesses; the server makes 4096."),
-        ("fill-mask", "a [MASK]", {"targets": ["dog"], "top_k": 9000}, None, ""),
-        ("fill-mask", "a [MASK]", {"targets": []}, Rejected, "At least one target must be provided"),
-        ("token-classification", "a", {"stride": 257}, Rejected, "'stride' is over half of the model's length, 256."),
-        ("token-classification", "a", {"stride": 1}, None, ""),
-        ("token-classification", "a", {"stride": 1, "aggregation_strategy": "none"}, Rejected, "`stride` was provided"),
-        (
-            "zero-shot-classification",
-            "a " * 100,
-            {"candidate_labels": ["x"] * 200},
-            TooLarge,
-            "makes over 16308 tokens; the server takes 16384.",
-        ),
-        ("zero-shot-classification", "", {"candidate_labels": ["x"]}, Rejected, "at least one sequence"),
-    ],
-)
-def test_what_would_fail_or_cost_too_much_is_refused_before_computing_with_the_numbers(
-    task: str,
-    text: str,
-    parameters: Parameters,
-    error: type[Exception] | None,
-    words: str,
-    pipeline_of: Callable[[str], LoadedPipeline],
-) -> None:
-    result = pipeline_of(task).prepare_one(text, parameters)
-    assert isinstance(result, error or PreparedInput)
-    assert words in str(result)
-
-
-def test_a_panic_in_the_tokenizer_costs_only_its_own_input(model_of: Callable[[str], Path]) -> None:
-    def preprocess(text: str, **parameters: object) -> Any:
-        if text == "panic":
-            raise Panic("at tokenizer.rs")
-        return original(text, **parameters)
-
-    loaded = open_pipeline(model_of("text-classification"))
-    original, loaded.pipe.preprocess = loaded.pipe.preprocess, preprocess
-    good, bad = run(loaded, [("a", {}), ("panic", {})])
-    assert_same(good, loaded.pipe("a"))
-    assert isinstance(bad, InferenceFailed)
-    assert isinstance(bad.__cause__, Panic)
-
-
 @pytest.mark.parametrize("most_tokens", [None, 16])  # the chunks in one pass, or each in its own
 @pytest.mark.parametrize("fast", [False, True])
 def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(
@@ -379,30 +227,6 @@ def test_in_bfloat16_the_answers_are_the_pipelines_in_bfloat16(
     for text, result in zip(TEXTS, results, strict=True):
         theirs = {item["label"]: item["score"] for item in untouched.pipe(text, top_k=3)}
         assert {item["label"]: item["score"] for item in result} == pytest.approx(theirs, abs=0.05)
-
-
-def test_more_tokens_than_the_model_takes_are_refused_before_computing(
-    pipeline_of: Callable[[str], LoadedPipeline],
-) -> None:
-    loaded = pipeline_of("fill-mask")
-    with hooked(loaded, lambda ids: None) as rows:
-        longest, too_long = loaded.prepare([("a " * 125 + "[MASK]", {}), ("a " * 126 + "[MASK]", {})])
-        assert rows == []
-    assert isinstance(too_long, TooLarge)
-    assert str(too_long) == "The input has 129 tokens; the model takes at most 128."
-    assert isinstance(longest, PreparedInput)
-    assert len(loaded.run([longest])) == 1  # the most it takes, it takes
-
-
-@pytest.mark.parametrize("task", ["fill-mask", "text-classification", "feature-extraction"])
-def test_with_truncate_long_inputs_are_cut_to_what_the_model_takes(task: str, model_of: Callable[[str], Path]) -> None:
-    loaded = open_pipeline(model_of(task), task, truncate=True)
-    text = "[MASK] " + "long " * 300
-    prepared = loaded.prepare_one(text, {})
-    assert isinstance(prepared, PreparedInput)
-    assert prepared.tokens == 128
-    options = {"tokenizer_kwargs": {"truncation": True}} if task == "fill-mask" else {"truncation": True}
-    assert_same(loaded.run([prepared])[0], loaded.pipe(text, **options))
 
 
 # Faults in the model
@@ -512,32 +336,6 @@ def test_a_panic_in_the_postprocess_costs_only_its_own_input(model_of: Callable[
 # Start-up and the thread
 
 
-@pytest.mark.parametrize(
-    ("make", "said", "most"),
-    [
-        (lambda: transformers.BertConfig(max_position_embeddings=64), 10**30, 64),
-        (lambda: transformers.BertConfig(max_position_embeddings=64), 32, 64),
-        (lambda: transformers.RobertaConfig(max_position_embeddings=66, pad_token_id=1), 10**30, 64),
-        (lambda: transformers.ModernBertConfig(pad_token_id=0), 77, 77),
-        (lambda: transformers.ModernBertConfig(pad_token_id=0), 10**30, None),
-    ],
-)
-def test_the_most_tokens_are_the_positions_the_model_has_or_what_its_tokenizer_says(
-    make: Callable[[], Any], said: int, most: int | None, model_of: Callable[[str], Path]
-) -> None:
-    config = make()
-    config.vocab_size, config.hidden_size, config.intermediate_size = 8192, 32, 64
-    config.num_hidden_layers, config.num_attention_heads = 1, 2
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_of("feature-extraction"))
-    tokenizer.model_max_length = said
-    model = transformers.AutoModel.from_config(config).eval()
-    loaded = LoadedPipeline(transformers.pipeline("feature-extraction", model=model, tokenizer=tokenizer, device="cpu"))
-    assert loaded.max_tokens == most
-    if most is not None:
-        (longest,) = run(loaded, [("a " * (most - 2), {})])
-        assert len(longest[0]) == most
-
-
 @pytest.mark.parametrize("task", CLASSES)
 def test_warming_up_measures_the_costs_and_sets_the_token_limit(task: str, model_of: Callable[[str], Path]) -> None:
     loaded = LoadedPipeline(load(str(model_of(task)), task, None, "cpu", None, list(TASKS)))
@@ -581,7 +379,7 @@ def test_a_token_limit_that_was_set_stays(model_of: Callable[[str], Path]) -> No
 def test_a_model_with_few_positions_warms_up_too(tmp_path: Path) -> None:
     loaded = open_pipeline(make_model("fill-mask", tmp_path, max_position_embeddings=8))
     loaded.warm_up()
-    assert loaded.max_tokens == 8
+    assert loaded.prepare.max_tokens == 8
 
 
 def test_a_model_that_fails_at_the_start_is_a_configuration_error(model_of: Callable[[str], Path]) -> None:
@@ -591,40 +389,6 @@ def test_a_model_that_fails_at_the_start_is_a_configuration_error(model_of: Call
     loaded = open_pipeline(model_of("fill-mask"))
     with hooked(loaded, fail), pytest.raises(ConfigurationError, match="fails on a plain text: no kernel image"):
         loaded.warm_up()
-
-
-def test_everything_runs_in_the_one_named_thread_with_its_own_thread_count(model_of: Callable[[str], Path]) -> None:
-    seen: set[tuple[str, int]] = set()
-
-    def look(ids: torch.Tensor) -> None:
-        seen.add((threading.current_thread().name, torch.get_num_threads()))
-
-    async def main() -> object:
-        thread = PipelineThread(
-            lambda: load(str(model_of("fill-mask")), None, None, "cpu", None, list(TASKS)), threads=1
-        )
-        await thread.start()
-        with hooked(thread.loaded, look):
-            prepared = await thread.prepare([("a [MASK]", {})])
-            (result,) = await thread.run(prepared)  # type: ignore[arg-type]
-        thread.close()
-        assert "pipeline" not in {running.name for running in threading.enumerate()}
-        assert gc.get_freeze_count() > 100_000  # what the start has made, collections leave alone
-        assert thread.task == "fill-mask"
-        assert thread.max_batch_tokens == thread.loaded.passes.max_tokens
-        described = thread.describe()
-        assert {key: described[key] for key in ("task", "device", "dtype", "threads", "max_tokens")} == {
-            "task": "fill-mask",
-            "device": "cpu",
-            "dtype": "float32",
-            "threads": 1,
-            "max_tokens": 128,
-        }
-        assert "/" not in str(described["model"])  # a folder is named, its path is nobody's business
-        return result
-
-    assert len(asyncio.run(main())) == 5  # type: ignore[arg-type]
-    assert seen == {("pipeline", 1)}
 
 
 def test_every_task_of_the_contract_is_tested_here() -> None:

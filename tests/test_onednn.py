@@ -5,7 +5,7 @@ import torch
 
 from acceleration import worst_difference
 from hooks import DoesNotFit, stack_of
-from onednn import PrepackedLinear, PrepackedWeights, computed_rows
+from onednn import PrepackedLinear, PrepackedWeights, computed_rows, has_onednn
 from tests.families import PACKED, make
 
 
@@ -41,3 +41,15 @@ def test_off_the_cpu_there_is_no_onednn() -> None:
         model = make(PACKED["bert"]())
     with pytest.raises(DoesNotFit, match="it is for CPUs"):
         PrepackedWeights(model).on()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_onednn_is_used_just_where_this_cpu_computes_the_type_with_it(dtype: torch.dtype) -> None:
+    model = make(PACKED["bert"]()).to(dtype)
+    inputs = torch.randn(4, 16, dtype=dtype)
+    try:
+        PrepackedLinear(torch.nn.Linear(16, 24, dtype=dtype))(inputs)
+        computes = True
+    except RuntimeError:
+        computes = False
+    assert has_onednn(model) is computes

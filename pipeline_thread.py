@@ -1,0 +1,137 @@
+"""The one thread that everything of the pipeline runs in: the awaitable face of `LoadedPipeline`.
+
+It must never know requests, queues of requests or HTTP, nor what a pipeline computes.
+"""
+
+import asyncio
+import ctypes
+import gc
+import queue
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+import transformers
+from transformers.pipelines.base import Pipeline
+
+from errors import PipelineServerError
+from inference import LoadedPipeline
+from preparing import PreparedInput, Work
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+CLOSING_S = 1.0
+
+
+def settle() -> None:
+    """What the start has made, stays: garbage collection need not go through it again. What it has freed goes back."""
+    gc.collect()
+    gc.freeze()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # in glibc; it keeps much
+        libc.malloc_trim(0)
+
+
+class PipelineThread:
+    """The one thread that everything of the pipeline runs in; the awaitable face of `LoadedPipeline`.
+
+    Not an executor of the standard library: the interpreter waits for those at its end, and a pass that never returns
+    would keep the process from ending.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Pipeline],
+        *,
+        threads: int,
+        truncate: bool = False,
+        max_batch_tokens: int | None = None,
+        speed_up: bool = True,
+    ) -> None:
+        self._load = load
+        self._speed_up = speed_up
+        self._threads = threads
+        self._truncate = truncate
+        self._max_batch_tokens = max_batch_tokens
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
+        self._loaded: LoadedPipeline | None = None
+
+    async def start(self) -> None:
+        """Load and warm up. Raises `ConfigurationError`."""
+        self._thread.start()
+        self._loaded = await self._call(self._open)
+
+    def _open(self) -> LoadedPipeline:
+        torch.set_num_threads(self._threads)  # counts for the thread that calls it
+        loaded = LoadedPipeline(
+            self._load(), truncate=self._truncate, max_batch_tokens=self._max_batch_tokens, speed_up=self._speed_up
+        )
+        loaded.warm_up()
+        settle()
+        return loaded
+
+    @property
+    def loaded(self) -> LoadedPipeline:
+        assert self._loaded is not None, "start() comes first"
+        return self._loaded
+
+    @property
+    def task(self) -> str:
+        return self.loaded.task
+
+    @property
+    def max_batch_tokens(self) -> int:
+        return self.loaded.passes.max_tokens
+
+    async def prepare(self, work: Sequence[Work]) -> Sequence[PreparedInput | PipelineServerError]:
+        return await self._call(self.loaded.prepare, work)
+
+    async def run(self, batch: Sequence[PreparedInput]) -> Sequence[object]:
+        return await self._call(self.loaded.run, batch)
+
+    def describe(self) -> dict[str, object]:
+        """What `/info` says of the model."""
+        pipe = self.loaded.pipe
+        path = Path(pipe.model.name_or_path)
+        return {
+            "model": path.name if path.is_dir() else pipe.model.name_or_path,
+            "task": self.task,
+            "device": str(pipe.device),
+            "dtype": str(pipe.model.dtype).removeprefix("torch."),
+            "threads": self._threads,
+            "max_tokens": self.loaded.prepare.max_tokens,
+            "speed_ups": [asdict(speed_up) for speed_up in self.loaded.speed_ups],
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+
+    def close(self) -> bool:
+        """End the thread after the call that is under way, if that ends soon; whether it has ended."""
+        self._calls.put(None)
+        self._thread.join(CLOSING_S)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # it holds the batch and its results, which may be large, until the next one
+
+    async def _call(self, function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        future: Future[Result] = Future()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = function(*args, **kwargs)
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        self._calls.put(call)
+        return await asyncio.wrap_future(future)
