@@ -1,25 +1,24 @@
-"""Dynamic batching: the queue, the deadline policy, admission, and the server loop that owns the one runner.
+"""Dynamic batching: the queue, and the server loop that owns the one runner.
 
-Decisions are pure functions of numbers; time comes in as one, in seconds of `loop.time()`. It must never know HTTP,
-torch, JSON or settings objects: what runs a batch is behind `Runner`.
+It acts on what `policy` decides, on times of `loop.time()`. It must never know HTTP, torch, JSON or settings objects:
+what runs a batch is behind `Runner`.
 
 The rules: a batch leaves when it is full, or when its oldest request has waited `wait_s` since its arrival, whichever
 comes first. The wait is one absolute deadline that no later arrival moves, and that goes on while the runner is busy.
-After a request that was alone in the house to its end, the next does not wait. Requests leave in the order they came.
+After a request that was alone in the house to its end, the next does not wait.
 """
 
 import asyncio
 import logging
-import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import metrics
-from errors import DeadlineExceeded, Draining, Overloaded, PipelineServerError, Unavailable
+from errors import ClientError, DeadlineExceeded, Draining, PipelineServerError, Unavailable
+from house import Answer, House, Request
+from policy import Cost, Forecast, Policy, fits, is_full, leaves_at, retry_after_s, skip_reason
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -37,6 +36,12 @@ class Prepared(Protocol):
 class Runner(Protocol):
     """Runs batches, one call at a time. Each result is an output, or the error that this one input failed with."""
 
+    on_progress: Callable[[], None]  # called in the event loop, when a long call has done a part of its work
+
+    @property
+    def fixed_cost_tokens(self) -> float:
+        """What a batch costs besides its tokens, in tokens."""
+
     async def prepare(
         self, work: Sequence[tuple[object, Mapping[str, object]]]
     ) -> Sequence[Prepared | PipelineServerError]: ...
@@ -45,84 +50,12 @@ class Runner(Protocol):
         """Raises `Unavailable` when the model no longer works for any input."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a request: its output or its error, and the seconds and company it took."""
-
-    output: object = None
-    error: PipelineServerError | None = None
-    queue_s: float = 0.0
-    model_s: float = 0.0
-    batch_size: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One input on its way; the response queue gets exactly one `Answer`.
-
-    `enqueued_at` and `deadline` are in seconds of `loop.time()`, `measured_from` in seconds of the measuring clock.
-    """
-
-    input: object
-    parameters: Mapping[str, object]
-    enqueued_at: float
-    deadline: float
-    measured_from: float
-    response: asyncio.Queue[Answer] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-    abandoned: bool = False
-    prepared: Any = None
-
-
-# Decisions
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The limits of a batch, in requests and in tokens, and how long its oldest request may wait, in seconds."""
-
-    max_batch_size: int
-    max_batch_tokens: int
-    wait_s: float
-
-
-def fits(policy: Policy, tokens: Sequence[int]) -> int:
-    """How many of the waiting requests, first come first, go into one batch. The first always does."""
-    total = 0
-    for count, size in enumerate(tokens[: policy.max_batch_size]):
-        total += size
-        if count and total > policy.max_batch_tokens:
-            return count
-    return min(len(tokens), policy.max_batch_size)
-
-
-def is_full(policy: Policy, tokens: Sequence[int]) -> bool:
-    """Whether waiting longer cannot make the next batch larger."""
-    count = fits(policy, tokens)
-    return count == policy.max_batch_size or count < len(tokens) or sum(tokens) >= policy.max_batch_tokens
-
-
-def leaves_at(policy: Policy, oldest_enqueued_at: float, *, company: bool) -> float:
-    """When a batch leaves that does not fill up before; at once if no company is to be expected."""
-    return oldest_enqueued_at + policy.wait_s if company else oldest_enqueued_at
-
-
-def skip_reason(request: Request, now: float) -> str | None:
-    """Why nobody waits for this request any more, or None."""
-    if request.abandoned:
-        return "abandoned"
-    return "expired" if now >= request.deadline else None
-
-
-def forecast_s(backlog: int, seconds_per_request: float) -> int:
-    """Whole seconds, at least one, until the requests in the house are done."""
-    return max(1, math.ceil(backlog * seconds_per_request))
-
-
-# The server loop
-
-
 class Batcher:
-    """The one queue and the one loop. Every admitted request gets exactly one answer, and leaves the house once."""
+    """The one queue and the one loop.
+
+    `give_up` is called once when it can serve nobody any more, after everyone was answered. Without it, a model that is
+    stuck is waited for.
+    """
 
     def __init__(
         self,
@@ -131,29 +64,32 @@ class Batcher:
         max_requests: int,
         request_timeout_s: float,
         clock: Callable[[], float] = time.perf_counter,
+        give_up: Callable[[], None] | None = None,
     ) -> None:
         self.runner = runner
         self.policy = policy
-        self.max_requests = max_requests
         self.request_timeout_s = request_timeout_s
         self.clock = clock  # for what is reported: the loop's own may be as coarse as a millisecond
-        self.in_house = 0
+        self.give_up = give_up
+        self.house = House(max_requests, Forecast(policy, runner.fixed_cost_tokens))
         self.draining = False
-        self._queue: asyncio.Queue[Request] = asyncio.Queue()
-        self._ready: deque[Request] = deque()
-        self._in_hand: list[Request] = []
+        self._queue: asyncio.PriorityQueue[Request] = asyncio.PriorityQueue()
+        self._ready: list[Request] = []  # in their order, at most one batch of them
+        self._running = 0
+        self._work_s = 0.0
         self._busy_since: float | None = None
-        self._seconds_per_request = 0.0
+        self._stuck = False
         self._fault: str | None = None
         self._company = True
-        self._empty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     # What others call
 
     def start(self) -> None:
         """Start the server loop; `stop` ends it."""
+        self.runner.on_progress = self._progressed
         self._task = asyncio.get_running_loop().create_task(self._serve(), name="server loop")
+        metrics.STATE.state("serving")
 
     async def stop(self) -> None:
         """End the loop; whoever still waits is answered with `Draining`."""
@@ -162,16 +98,17 @@ class Batcher:
             self._task.cancel()
             await asyncio.wait({self._task})
         # A task that is cancelled before its first step never gets to its `finally`.
-        self._answer_everyone(Draining(SHUTTING_DOWN))
+        self.house.answer_everyone(Draining(SHUTTING_DOWN), "draining")
 
     async def drain(self, timeout_s: float) -> None:
         """Let nobody in, answer everyone in the house for `timeout_s` seconds at most, then stop."""
         self.draining = True
-        if self.in_house and self._task is not None and not self._task.done():
-            self._empty.clear()
+        if self._fault is None:
+            metrics.STATE.state("draining")
+        if self._task is not None and not self._task.done():
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await self._empty.wait()
+                    await self.house.is_empty()
         await self.stop()
 
     @property
@@ -181,10 +118,8 @@ class Batcher:
             return self._fault
         if self._task is None or (self._task.done() and not self.draining):
             return "The server loop is not running."
-        if self._busy_since is not None:
-            busy_s = asyncio.get_running_loop().time() - self._busy_since
-            if busy_s > self.request_timeout_s:
-                return f"The model has been busy with one batch for {busy_s:.0f} s."
+        if (busy_s := self._busy_s()) >= self.request_timeout_s:
+            return f"The model has been busy with one pass for {busy_s:.0f} s."
         return None
 
     def submit(
@@ -194,21 +129,17 @@ class Batcher:
 
         `deadline` is in seconds of `loop.time()`; without one, the request time counts from now.
         """
-        retry_after_s = forecast_s(self.in_house, self._seconds_per_request)
         if self.draining:
-            raise Draining(SHUTTING_DOWN, retry_after_s)
+            metrics.REFUSED.labels("draining").inc(len(inputs))
+            raise Draining(SHUTTING_DOWN, retry_after_s(self.house.backlog_s))
         if trouble := self.trouble:
-            raise Unavailable(trouble, retry_after_s)
-        if self.in_house + len(inputs) > self.max_requests:
-            raise Overloaded(
-                f"The server is full: {self.in_house} of {self.max_requests} places are taken.", retry_after_s
-            )
-        now, clock = asyncio.get_running_loop().time(), self.clock()
-        if deadline is None:
-            deadline = now + self.request_timeout_s
-        requests = [Request(item, parameters, now, deadline, clock) for item in inputs]
-        self.in_house += len(requests)
-        metrics.IN_HOUSE.set(self.in_house)
+            metrics.REFUSED.labels("unavailable").inc(len(inputs))
+            raise Unavailable(trouble, retry_after_s(self.house.backlog_s))
+        now = asyncio.get_running_loop().time()
+        deadline = now + self.request_timeout_s if deadline is None else deadline
+        requests = self.house.admit(
+            inputs, parameters, now, deadline, self.clock(), running=self._running, busy_s=self._busy_s()
+        )
         for request in requests:
             self._queue.put_nowait(request)
         return requests
@@ -221,7 +152,7 @@ class Batcher:
                 await self._gather()
                 await self._run()
         except asyncio.CancelledError:
-            self._answer_everyone(Draining(SHUTTING_DOWN))
+            self.house.answer_everyone(Draining(SHUTTING_DOWN), "draining")
             raise
         except Unavailable as error:
             self._die(str(error), error)
@@ -230,10 +161,13 @@ class Batcher:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
 
-    def _die(self, fault: str, cause: BaseException) -> None:
+    def _die(self, fault: str, cause: BaseException | None = None) -> None:
         logger.critical("The server loop stops: %s", fault, exc_info=cause)
         self._fault = fault
-        self._answer_everyone(Unavailable(fault))
+        metrics.STATE.state("broken")
+        self.house.answer_everyone(Unavailable(fault), "unavailable")
+        if self.give_up is not None:
+            self.give_up()
 
     async def _gather(self) -> None:
         """Return when a batch is due, with its requests ready."""
@@ -242,8 +176,8 @@ class Batcher:
             self._drop_skipped()
             if is_full(self.policy, self._sizes()):
                 return
-            oldest = self._ready[0] if self._ready else None
-            due = leaves_at(self.policy, oldest.enqueued_at, company=self._company) if oldest else None
+            oldest_at = min((request.enqueued_at for request in self._ready), default=None)
+            due = None if oldest_at is None else leaves_at(self.policy, oldest_at, company=self._company)
             overdue = due is not None and loop.time() >= due
             arrived = await self._arrivals(due)
             if arrived:
@@ -269,68 +203,106 @@ class Batcher:
         waiting = [request for request in arrived if not self._skipped(request)]
         if not waiting:
             return
-        results = await self._call(waiting, self.runner.prepare([(r.input, r.parameters) for r in waiting]))
+        work = [(request.input, request.parameters) for request in waiting]
+        results = await self._call(self.runner.prepare(work), len(waiting))
         for request, result in zip(waiting, results, strict=True):
             if isinstance(result, PipelineServerError):
-                self._leave(request, Answer(error=result))
+                self.house.leave(request, Answer(error=result), outcome_of(result))
             else:
                 request.prepared = result
                 self._ready.append(request)
+        self._ready.sort()
 
     async def _run(self) -> None:
         """Run one batch and answer each of its requests."""
         self._drop_skipped()
-        batch = [self._ready.popleft() for _ in range(fits(self.policy, self._sizes()))]
+        count = fits(self.policy, self._sizes())
+        batch, self._ready = self._ready[:count], self._ready[count:]
         if not batch:
             return
-        metrics.BATCH_SIZE.observe(len(batch))
+        tokens = sum(request.prepared.tokens for request in batch)
         started = self.clock()
-        results = await self._call(batch, self.runner.run([request.prepared for request in batch]))
+        self._running = count
+        results = await self._call(self.runner.run([request.prepared for request in batch]), count)
+        self._running = 0
         model_s = self.clock() - started
-        self._company = self.in_house > 1
-        self._seconds_per_request += 0.2 * (model_s / len(batch) - self._seconds_per_request)
+        self._company = len(self.house) > 1
+        self.house.forecast.learn(Cost(self._work_s, count, tokens))
+        self._work_s = 0.0
+        metrics.BATCH_SIZE.observe(count)
+        metrics.BATCH_TOKENS.observe(tokens)
+        metrics.MODEL_SECONDS.observe(model_s)
         for request, result in zip(batch, results, strict=True):
             error = result if isinstance(result, PipelineServerError) else None
             output = None if error else result
-            self._leave(request, Answer(output, error, started - request.measured_from, model_s, len(batch)))
+            queue_s = started - request.measured_from
+            metrics.QUEUE_SECONDS.observe(queue_s)
+            self.house.leave(request, Answer(output, error, queue_s, model_s, count), outcome_of(error))
 
-    async def _call(self, requests: list[Request], work: Awaitable[Sequence[Result]]) -> Sequence[Result]:
-        """Await the runner, with it on record who is in its hands and since when."""
-        self._in_hand, self._busy_since = requests, asyncio.get_running_loop().time()
-        results = await work
-        if len(results) != len(requests):
-            raise RuntimeError(f"the runner made {len(results)} results of {len(requests)} requests")
-        # Not in a `finally`: those in the hands of a runner that failed are still to be answered.
-        self._in_hand, self._busy_since = [], None
+    async def _call(self, work: Awaitable[Sequence[Result]], count: int) -> Sequence[Result]:
+        """Await so many results of the runner, with it on record since when, and a watch on it."""
+        loop, started = asyncio.get_running_loop(), self.clock()
+        self._busy_since = loop.time()
+        self._watchdog = loop.call_at(self._busy_since + self.request_timeout_s, self._watch)
+        try:
+            results = await work
+        finally:
+            self._watchdog.cancel()
+            self._busy_since = None
+        self._work_s += self.clock() - started
+        if self._stuck:
+            self._stuck = False
+            logger.warning("The model is back, after %.0f s.", self.clock() - started)
+            metrics.STATE.state("draining" if self.draining else "serving")
+        if len(results) != count:
+            raise RuntimeError(f"the runner made {len(results)} results of {count} requests")
         return results
 
-    # Leaving the house
+    # The watch on the runner
+
+    def _busy_s(self) -> float:
+        """For how long the runner has made no progress; 0 when it has nothing to do."""
+        return 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
+
+    def _progressed(self) -> None:
+        if self._busy_since is not None:
+            self._busy_since = asyncio.get_running_loop().time()
+
+    def _watch(self) -> None:
+        """The runner had its time: look again later if it has made progress since, or raise the alarm."""
+        assert self._busy_since is not None, "the watch ends with the call"
+        loop = asyncio.get_running_loop()
+        due = self._busy_since + self.request_timeout_s
+        if loop.time() < due:
+            self._watchdog = loop.call_at(due, self._watch)
+            return
+        self._stuck = True
+        metrics.STATE.state("stuck")
+        logger.critical("The model is stuck: it has been busy with one pass for %.0f s.", self._busy_s())
+        if self.give_up is not None:
+            assert self._task is not None, "it made the call"
+            self._task.cancel()
+            self._die("The model is stuck in a pass.")
+
+    # Those nobody waits for
 
     def _sizes(self) -> list[int]:
         return [request.prepared.tokens for request in self._ready]
 
     def _drop_skipped(self) -> None:
-        self._ready = deque(request for request in self._ready if not self._skipped(request))
+        self._ready = [request for request in self._ready if not self._skipped(request)]
 
     def _skipped(self, request: Request) -> bool:
-        reason = skip_reason(request, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        reason = skip_reason(abandoned=request.abandoned, deadline=request.deadline, now=now)
         if reason is None:
             return False
-        metrics.SKIPPED.labels(reason).inc()
-        self._leave(request, Answer(error=DeadlineExceeded(TOO_LATE)))
+        self.house.leave(request, Answer(error=DeadlineExceeded(TOO_LATE)), reason)
         return True
 
-    def _answer_everyone(self, verdict: PipelineServerError) -> None:
-        queued = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-        everyone = [*self._in_hand, *self._ready, *queued]
-        self._in_hand, self._busy_since = [], None
-        self._ready.clear()
-        for request in everyone:
-            self._leave(request, Answer(error=verdict))
 
-    def _leave(self, request: Request, answer: Answer) -> None:
-        self.in_house -= 1
-        metrics.IN_HOUSE.set(self.in_house)
-        request.response.put_nowait(answer)
-        if not self.in_house:
-            self._empty.set()
+def outcome_of(error: PipelineServerError | None) -> str:
+    """What became of an input that was tried, in a word."""
+    if error is None:
+        return "answered"
+    return "rejected" if isinstance(error, ClientError) else "failed"

@@ -104,8 +104,15 @@ class Settings(BaseSettings):
         default=False,
         description="Cut long inputs to the model's length instead of 413. The end of the text is then ignored.",
     )
-    api_key: SecretStr | None = Field(
-        default=None, description="Wants `Authorization: Bearer ...` on every route but `/health` and `/ready`."
+    exit_on_failure: bool = Field(
+        default=False,
+        description="End with status 1 when the model is broken or stuck, for a supervisor to start anew. "
+        "Without one, nobody does.",
+    )
+    api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)] = Field(
+        default=(),
+        description="Wants `Authorization: Bearer ...` on every route but `/health` and `/ready`. Of several, "
+        "separated by commas, each is valid, to change them without a gap.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         default=(),

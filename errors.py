@@ -7,6 +7,7 @@ PipelineServerError
 ├── ClientError                 the client's: sending the same again gives the same
 │   ├── Malformed
 │   ├── Unauthorized
+│   ├── TooSlow
 │   ├── TooLarge
 │   ├── UnsupportedMediaType
 │   └── Rejected
@@ -15,6 +16,7 @@ PipelineServerError
     ├── DeadlineExceeded
     └── Refused                 not let in, or let go; carries when to come back
         ├── Overloaded
+        ├── Starting
         ├── Draining
         └── Unavailable
 """
@@ -38,6 +40,10 @@ class Malformed(ClientError):
 
 class Unauthorized(ClientError):
     """The API key is missing or wrong."""
+
+
+class TooSlow(ClientError):
+    """The body did not arrive in time."""
 
 
 class TooLarge(ClientError):
@@ -76,7 +82,11 @@ class Refused(ServerError):
 
 
 class Overloaded(Refused):
-    """The house is full."""
+    """The house is full, or the answer would come too late."""
+
+
+class Starting(Refused):
+    """The model is not loaded yet."""
 
 
 class Draining(Refused):

@@ -14,6 +14,7 @@ import torch
 from transformers.pipelines.base import ChunkPipeline, Pipeline
 from transformers.pipelines.fill_mask import FillMaskPipeline
 
+import metrics
 from acceleration import Outcome, Probe, accelerate, speed_ups_for, tolerance_of
 from errors import ConfigurationError, PipelineServerError, TooLarge, Unavailable, first_line
 from fillmask import FillMask
@@ -145,7 +146,9 @@ class LoadedPipeline:
         Raises `Unavailable` when the model works for no input at all.
         """
         different = list({prepared.identity: prepared for prepared in batch}.values())
+        metrics.DEDUPLICATED.inc(len(batch) - len(different))
         outputs = self.passes.run([row for prepared in different for row in prepared.rows])
+        metrics.PADDING_TOKENS.observe(self.passes.padding_tokens)
         if all(isinstance(output, Exception) for output in outputs):
             self._check_alive()
         taken = iter(outputs)

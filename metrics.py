@@ -1,10 +1,32 @@
 """The Prometheus objects, each named once. It must never know logic: who counts what is decided where it happens."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Enum, Gauge, Histogram
 
+# Seconds from 1 ms to 60 s.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+STATE = Enum(
+    "pipeline_state", "What the server is doing.", states=["starting", "serving", "draining", "stuck", "broken"]
+)
 REQUESTS = Counter(
     "pipeline_requests", "HTTP requests answered, by route, status and error type.", ["route", "status", "error_type"]
 )
+REQUEST_SECONDS = Histogram(
+    "pipeline_request_seconds", "From the head of a request to the end of its answer, by route.", ["route"],
+    buckets=SECONDS,
+)  # fmt: skip
+QUEUE_SECONDS = Histogram(
+    "pipeline_queue_seconds", "How long an input waited for the batch that it was run in.", buckets=SECONDS
+)
+MODEL_SECONDS = Histogram("pipeline_model_seconds", "How long a batch took, all of its passes.", buckets=SECONDS)
 IN_HOUSE = Gauge("pipeline_in_house", "Inputs admitted and not yet answered or dropped.")
-SKIPPED = Counter("pipeline_skipped", "Inputs dropped before the model, because nobody waited any more.", ["reason"])
+INPUTS = Counter("pipeline_inputs", "Inputs admitted that have left the house again, by outcome.", ["outcome"])
+REFUSED = Counter("pipeline_refused", "Inputs not admitted, by reason.", ["reason"])
+DEDUPLICATED = Counter("pipeline_deduplicated", "Inputs answered with the result of an equal one in their batch.")
 BATCH_SIZE = Histogram("pipeline_batch_size", "Requests in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCH_TOKENS = Histogram("pipeline_batch_tokens", "Tokens in a batch, without padding.", buckets=TOKENS)
+PADDING_TOKENS = Histogram(
+    "pipeline_padding_tokens", "Tokens of padding that the passes of a batch computed.", buckets=(0, *TOKENS)
+)
+OUT_OF_MEMORY = Counter("pipeline_out_of_memory", "Forward passes that ran out of memory, and were tried in halves.")

@@ -13,15 +13,16 @@ import torch
 from transformers.pipelines.base import Pipeline, pad_collate_fn
 from transformers.pipelines.pt_utils import PipelineIterator
 
+import metrics
 from acceleration import tolerance_of, worst_difference
 from errors import first_line
+from planning import MOST_AUTO_TOKENS, enough_tokens, plan_in_order, plan_passes
 
 logger = logging.getLogger(__name__)
 
-# By what `auto` means for the token limit: more never pays, and fewer would trust a measurement too far.
-MOST_AUTO_TOKENS, LEAST_AUTO_TOKENS = 16_384, 256
-# How much larger than its tokens a pass may be with its padding, where that costs no time: it still costs memory.
-MOST_PADDED = 8
+# What PyTorch says when memory is short, besides its own exception for it.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
 # Rows in the larger of the two passes that tell a pass's costs.
 MANY = 8
 # Rotary positions that are stretched by the longest text of a pass.
@@ -40,45 +41,6 @@ class Row:
     def kind(self) -> str:
         """Rows of one kind can share a pass."""
         return repr((sorted(self.inputs), sorted(self.forward_parameters.items())))
-
-
-# Decisions
-
-
-def plan_passes(lengths: Sequence[int], max_tokens: int, fixed_cost_tokens: float) -> list[list[int]]:
-    """Which rows share a pass, as indices into `lengths` (tokens a row).
-
-    A pass costs `fixed_cost_tokens` plus its padded tokens. Taken by length, a row joins a pass only while the padding
-    that it causes costs no more than a pass of its own, and the padded pass has at most `max_tokens`.
-    """
-    passes: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if passes:
-            last = passes[-1]
-            padding = (lengths[row] - lengths[last[-1]]) * len(last)
-            if padding <= fixed_cost_tokens and lengths[row] * (len(last) + 1) <= max_tokens:
-                last.append(row)
-                continue
-        passes.append([row])
-    return passes
-
-
-def plan_in_order(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Which rows share a pass where padding costs no time: neighbours, at most `max_tokens` together without it."""
-    passes: list[list[int]] = []
-    tokens = longest = 0
-    for row, length in enumerate(lengths):
-        tokens, longest = tokens + length, max(longest, length)
-        if not passes or tokens > max_tokens or longest * (len(passes[-1]) + 1) > MOST_PADDED * max_tokens:
-            passes.append([])
-            tokens = longest = length
-        passes[-1].append(row)
-    return passes
-
-
-def enough_tokens(fixed_cost_tokens: float) -> int:
-    """The smallest pass that reaches 95 % of the best throughput, when a pass costs a fixed part and one a token."""
-    return min(MOST_AUTO_TOKENS, max(LEAST_AUTO_TOKENS, round(19 * fixed_cost_tokens)))
 
 
 def cut_padding(outputs: Any, inputs: Mapping[str, Any], length: int, padded: int, *, left: bool) -> Any:
@@ -100,6 +62,12 @@ def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows of equal length as one batch, for tokenizers that have no padding token."""
     values = {name: [row[name] for row in rows] for name in rows[0]}
     return {name: torch.cat(all_) if isinstance(all_[0], torch.Tensor) else all_ for name, all_ in values.items()}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has an exception of its own for accelerators; on a CPU it is one among many."""
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def stretched_positions(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -129,6 +97,9 @@ class Passes:
         self._stretched = stretched_positions(pipe.model)
         self.why_alone = "the longest text of a pass moves the positions of the others" if self._stretched else None
         self.padding_is_free = False
+        self.between_passes: Callable[[], None] = lambda: None  # a long run tells that it goes on
+        self.padding_tokens = 0  # that the last run computed
+        self._begun = False
         self._auto = max_tokens is None
         self._left = pipe.tokenizer.padding_side == "left"
         self._collate = pad_collate_fn(pipe.tokenizer, None) if pipe.tokenizer.pad_token_id is not None else stack
@@ -163,6 +134,7 @@ class Passes:
 
     def run(self, rows: Sequence[Row]) -> list[Any]:
         """The model's outputs, or the exception, of each row; rows of one kind share passes."""
+        self._begun, self.padding_tokens = False, 0
         return self._run(rows, self._halving)
 
     def run_strictly(self, rows: Sequence[Row]) -> list[Any]:
@@ -188,28 +160,48 @@ class Passes:
 
     def one(self, rows: Sequence[Row]) -> list[Any]:
         """The outputs of each row in one pass; raises what the model raises."""
+        if self._begun:
+            self.between_passes()
+        self._begun = True
         forward = rows[0].forward_parameters
         forget_lengths(self._stretched)
         if len(rows) == 1:
             return [self.pipe.forward(rows[0].inputs, **forward)]
         batch = self._collate([row.inputs for row in rows])
         padded = max(row.length for row in rows)
+        self.padding_tokens += self._tokens(rows) - sum(row.length for row in rows)
         separate = PipelineIterator([batch], self.pipe.forward, forward, loader_batch_size=len(rows))
         return [
             cut_padding(outputs, row.inputs, row.length, padded, left=self._left)
             for row, outputs in zip(rows, separate, strict=True)
         ]
 
+    def _tokens(self, rows: Sequence[Row]) -> int:
+        """What a pass of these rows computes."""
+        lengths = [row.length for row in rows]
+        return sum(lengths) if self.padding_is_free else max(lengths) * len(rows)
+
     def _halving(self, rows: Sequence[Row]) -> list[Any]:
         """A pass; if it fails, its halves by themselves, so that only rows that fail alone fail."""
         try:
             return self.one(rows)
         except Exception as error:
+            if is_out_of_memory(error):
+                self._take_less(rows, error)
             if len(rows) == 1:
                 return [error]
             logger.warning("A pass of %d failed (%s); trying its halves.", len(rows), error)
         middle = len(rows) // 2
         return self._halving(rows[:middle]) + self._halving(rows[middle:])
+
+    def _take_less(self, rows: Sequence[Row], error: Exception) -> None:
+        """After these did not fit into memory: from now on no pass is larger than what is tried next."""
+        metrics.OUT_OF_MEMORY.inc()
+        self.max_tokens = max(1, min(self.max_tokens, self._tokens(rows) // 2))
+        logger.warning("Out of memory with %d tokens; from now on, %d.", self._tokens(rows), self.max_tokens)
+        error.__traceback__ = None  # it holds all that the pass had computed
+        if self.pipe.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _time(self, rows: Sequence[Row]) -> float:
         """The seconds of the fastest of a few passes; the first ones also warm up."""

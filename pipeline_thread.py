@@ -11,7 +11,9 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -61,11 +63,13 @@ class PipelineThread:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
         self._loaded: LoadedPipeline | None = None
+        self.on_progress: Callable[[], None] = lambda: None  # called in the event loop, between the passes of a batch
 
     async def start(self) -> None:
         """Load and warm up. Raises `ConfigurationError`."""
         self._thread.start()
         self._loaded = await self._call(self._open)
+        self._loaded.passes.between_passes = partial(self._tell_progress, asyncio.get_running_loop())
 
     def _open(self) -> LoadedPipeline:
         torch.set_num_threads(self._threads)  # counts for the thread that calls it
@@ -88,6 +92,15 @@ class PipelineThread:
     @property
     def max_batch_tokens(self) -> int:
         return self.loaded.passes.max_tokens
+
+    @property
+    def fixed_cost_tokens(self) -> float:
+        return self.loaded.passes.fixed_cost_tokens
+
+    def _tell_progress(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the pipeline's thread."""
+        with suppress(RuntimeError):  # the loop has ended, and nobody listens any more
+            loop.call_soon_threadsafe(self.on_progress)
 
     async def prepare(self, work: Sequence[Work]) -> Sequence[PreparedInput | PipelineServerError]:
         return await self._call(self.loaded.prepare, work)

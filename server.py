@@ -1,4 +1,4 @@
-"""The ASGI app: routes, lifespan, the race of answer and hang-up, the table from errors to statuses.
+"""The ASGI app: routes, lifespan, the table from errors to statuses.
 
 It must never know torch or transformers: what runs the model is behind `ServedRunner`.
 """
@@ -6,6 +6,7 @@ It must never know torch or transformers: what runs the model is behind `ServedR
 import asyncio
 import hmac
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 import prometheus_client
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -20,7 +22,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive
 
 import config
 import errors
@@ -28,21 +29,29 @@ import loading
 import logs
 import pipeline_thread
 import protocol
-from asgi import Envelope, hang_up, leave_at_once, on_termination, read_body
-from batching import TOO_LATE, Answer, Batcher, Policy, Runner
-from batching import Request as Entry
+from answering import answers_of, error_of, server_timing, timing_of
+from asgi import Bodies, leave_at_once, on_termination
+from batching import Batcher, Runner
 from config import VERSION, Settings
+from connections import allow_many_connections, watch_connections
+from envelope import HEADERS, Envelope
+from policy import Policy
 
 logger = logging.getLogger(__name__)
+
+# The header by which a client says how many seconds it waits.
+PATIENCE = "X-Request-Timeout"
 
 STATUS: dict[type[errors.PipelineServerError], tuple[int, str]] = {
     errors.Malformed: (400, "malformed"),
     errors.Unauthorized: (401, "unauthorized"),
+    errors.TooSlow: (408, "too_slow"),
     errors.TooLarge: (413, "too_large"),
     errors.UnsupportedMediaType: (415, "unsupported_media_type"),
     errors.Rejected: (422, "rejected"),
     errors.InferenceFailed: (500, "inference_failed"),
     errors.Overloaded: (503, "overloaded"),
+    errors.Starting: (503, "starting"),
     errors.Draining: (503, "draining"),
     errors.Unavailable: (503, "unavailable"),
     errors.DeadlineExceeded: (504, "deadline_exceeded"),
@@ -84,60 +93,14 @@ def pipeline_runner(s: Settings) -> ServedRunner:
     )
 
 
-# Waiting and answering
-
-
-async def answers_of(entries: list[Entry], receive: Receive) -> list[Answer]:
-    """The answers up to the first error, unless the client hangs up or the deadline comes first.
-
-    Raises `ClientDisconnect` or `DeadlineExceeded`.
-    """
-
-    async def watch() -> None:
-        await hang_up(receive)
-        if not patience.expired():
-            patience.reschedule(loop.time())  # nobody is there any more to wait
-
-    loop = asyncio.get_running_loop()
-    watching = loop.create_task(watch())
-    answers: list[Answer] = []
-    try:
-        async with asyncio.timeout_at(entries[0].deadline) as patience:
-            for entry in entries:
-                answers.append(await entry.response.get())
-                if answers[-1].error is not None:
-                    break  # the answer is this error: nobody waits for the others any more
-        return answers
-    except TimeoutError:
-        if watching.done():
-            watching.result()  # a fault of the server underneath, if there was one
-            raise ClientDisconnect from None
-        raise errors.DeadlineExceeded(TOO_LATE) from None
-    finally:
-        watching.cancel()
-        for entry in entries:
-            entry.abandoned = True
-
-
-def server_timing(answers: list[Answer], total_s: float) -> str:
-    """The `Server-Timing` header, in milliseconds: of several inputs, the slowest and the largest batch."""
-    queue_s, model_s = max(answer.queue_s for answer in answers), max(answer.model_s for answer in answers)
-    times = {"queue": queue_s, "model": model_s, "total": total_s}
-    durations = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in times.items())
-    return f'{durations}, batch;desc="{max(answer.batch_size for answer in answers)}"'
-
-
-def error_of(answers: list[Answer], inputs: int) -> errors.PipelineServerError | None:
-    """The error that ends the answers, if one does; it says which input it is when there are several."""
-    error = answers[-1].error
-    if error is None or inputs == 1 or isinstance(error, errors.Refused):
-        return error
-    numbered = type(error)(f"inputs[{len(answers) - 1}]: {error}")
-    numbered.__cause__ = error.__cause__
-    return numbered
-
-
-# The app
+def patience_s(request: Request, most_s: float) -> float:
+    """The seconds that a request may take: the server's, or fewer if its client says so. Raises `Malformed`."""
+    asked = request.headers.get(PATIENCE)
+    if asked is None:
+        return most_s
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", asked) or float(asked) == 0:
+        raise errors.Malformed(f"The header {PATIENCE} is a number of seconds over 0, like 2.5.")
+    return min(float(asked), most_s)
 
 
 class Service:
@@ -146,18 +109,26 @@ class Service:
     def __init__(self, settings: Settings, runner: ServedRunner) -> None:
         self.settings = settings
         self.runner = runner
-        self.batcher: Batcher
+        self.bodies = Bodies(settings.max_body_bytes)
         self.task: protocol.Task
         self.startup_error: str | None = None
-        self._serving = False
+        self._batcher: Batcher | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._failed = False
+
+    @property
+    def batcher(self) -> Batcher:
+        """Raises `Starting`. uvicorn listens only after that; other servers may not."""
+        if self._batcher is None:
+            raise errors.Starting("The server is starting: the model is not loaded yet.")
+        return self._batcher
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        with on_termination(self.begin_drain, self.settings.drain_timeout_s) as on_uvicorn:
+        with on_termination(self.begin_drain, self.settings.drain_timeout_s) as uvicorn_server:
             try:
                 await self.runner.start()
-                self._start_batching()
+                self._start_batching(uvicorn_server)
                 yield
                 self.begin_drain()
                 if self._drain is not None:
@@ -166,44 +137,57 @@ class Service:
                 self.startup_error = str(error)
                 raise
             finally:
-                if not self.runner.close() and on_uvicorn:
-                    leave_at_once()
+                closed = self.runner.close()
+                if uvicorn_server is not None and (self._failed or not closed):
+                    leave_at_once(int(self._failed))
 
-    def _start_batching(self) -> None:
+    def _start_batching(self, uvicorn_server: uvicorn.Server | None) -> None:
         s = self.settings
+
+        def give_up() -> None:
+            self._failed = True
+            if uvicorn_server is not None:
+                uvicorn_server.should_exit = True
+
         self.task = protocol.TASKS[self.runner.task]
         policy = Policy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
-        self.batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s)
-        self.batcher.start()
-        self._serving = True
+        last_resort = give_up if s.exit_on_failure else None
+        self._batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s, give_up=last_resort)
+        self._batcher.start()
+        if uvicorn_server is not None:
+            allow_many_connections()
+            watch_connections(uvicorn_server)
         told = (self.runner.describe()[key] for key in ("task", "model", "device", "threads"))
         logger.info("Serving %s with %s on %s, threads: %d", *told)
 
     def begin_drain(self) -> None:
         """Let nobody in and answer who is in, for the time that the settings allow. While loading, nobody is in."""
-        if self._drain is None and self._serving:
-            drain = self.batcher.drain(self.settings.drain_timeout_s)
-            self._drain = asyncio.get_running_loop().create_task(drain, name="drain")
+        if self._drain is None and self._batcher is not None:
+            loop, timeout_s = asyncio.get_running_loop(), self.settings.drain_timeout_s
+            self.bodies.drain(loop.time() + timeout_s)
+            self._drain = loop.create_task(self._batcher.drain(timeout_s), name="drain")
 
     # Routes
 
     async def infer(self, request: Request) -> Response:
         """Run the pipeline on the body."""
-        arrived = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + self.settings.request_timeout_s
-        body = await read_body(request, self.settings.max_body_bytes, deadline)
+        batcher, arrived = self.batcher, time.perf_counter()
+        deadline = asyncio.get_running_loop().time() + patience_s(request, self.settings.request_timeout_s)
+        body = await self.bodies.read(request, deadline)
         work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
-        entries = self.batcher.submit(work.inputs, work.parameters, deadline)
+        entries = batcher.submit(work.inputs, work.parameters, deadline)
         answers = await answers_of(entries, request.receive)
+        timing = request.state.timing = timing_of(entries, answers)
         if error := error_of(answers, len(entries)):
             raise error
+        assert timing is not None, "an answer without an error is the model's"
         content = protocol.render(work, [answer.output for answer in answers], self.task)
         total_s = time.perf_counter() - arrived
-        return Json(content, headers={"Server-Timing": server_timing(answers, total_s)})
+        return Json(content, headers={"Server-Timing": server_timing(timing, total_s)})
 
     async def health(self, request: Request) -> Response:
-        """200 while the process can serve."""
-        if trouble := self.batcher.trouble:
+        """200 while the process can serve, or is about to."""
+        if self._batcher is not None and (trouble := self._batcher.trouble):
             raise errors.Unavailable(trouble)
         return Json(b'{"status":"ok"}')
 
@@ -228,13 +212,15 @@ class Service:
 
     def guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """The same endpoint, for clients with the API key, if there is one."""
-        if self.settings.api_key is None:
+        wanted = [key.get_secret_value().encode() for key in self.settings.api_key]
+        if not wanted:
             return endpoint
-        wanted = self.settings.api_key.get_secret_value().encode()
 
         async def with_key(request: Request) -> Response:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            if not (hmac.compare_digest(key.encode("latin-1"), wanted) and scheme.lower() == "bearer"):
+            given = key.encode("latin-1")
+            matching = sum(hmac.compare_digest(given, one) for one in wanted)  # all of them, whichever it is
+            if not matching or scheme.lower() != "bearer":
                 raise errors.Unauthorized("The API key is missing or wrong; send it as 'Authorization: Bearer KEY'.")
             return await endpoint(request)
 
@@ -269,7 +255,7 @@ class Service:
 
     async def on_bug(self, request: Request, error: Exception) -> Response:
         """An error of ours that nobody foresaw; the traceback goes to the log."""
-        headers = {"X-Request-ID": request.state.request_id}  # this answer is made outside the envelope
+        headers = {"X-Request-ID": request.state.request_id, **HEADERS}  # this answer is made outside the envelope
         return self._error(request, 500, "internal", "The server made an error; its log has the details.", headers)
 
     async def on_hang_up(self, request: Request, error: Exception) -> Response:
@@ -301,7 +287,7 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+                allow_headers=["Authorization", "Content-Type", "X-Request-ID", PATIENCE],
                 expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
             )
         )

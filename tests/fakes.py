@@ -1,7 +1,7 @@
 """A runner with full control: how long it takes, what it refuses, what fails. It holds the promises of the real one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +43,11 @@ class FakeRunner:
     task: str = "fill-mask"
     max_batch_tokens: int = 512
     batches: list[tuple[float, list[str]]] = field(default_factory=list)
+    fixed_cost_tokens: float = 0.0
     closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.on_progress: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         pass

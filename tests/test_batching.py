@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 import metrics
-from batching import Batcher, Policy, Request, fits, forecast_s, is_full, leaves_at, skip_reason
+from batching import Batcher
 from errors import Draining, InferenceFailed, Overloaded, Rejected, Unavailable
+from policy import Policy
 from tests.clock import run
 from tests.fakes import FakeRunner
 
@@ -17,11 +19,17 @@ Batches = list[tuple[float, list[str]]]
 
 
 def skipped(reason: str) -> float:
-    return float(metrics.SKIPPED.labels(reason)._value.get())
+    return float(metrics.INPUTS.labels(reason)._value.get())
 
 
 def trouble(batcher: Batcher) -> str | None:
     return batcher.trouble
+
+
+def state() -> str:
+    (metric,) = metrics.STATE.collect()
+    (on,) = [sample.labels["pipeline_state"] for sample in metric.samples if sample.value]
+    return on
 
 
 def make(
@@ -49,7 +57,7 @@ def play(
         runner = FakeRunner(model_s)
         batcher = make(runner, size=size, tokens=tokens, wait_s=wait_s)
         loop = asyncio.get_running_loop()
-        requests: asyncio.Queue[Request] = asyncio.Queue()
+        requests: asyncio.Queue[Any] = asyncio.Queue()
 
         def arrive(texts: list[str]) -> None:
             for text in texts:
@@ -66,54 +74,6 @@ def play(
         return runner.batches
 
     return run(main())
-
-
-# Decisions
-
-
-@pytest.mark.parametrize(
-    ("tokens", "count"),
-    [
-        ([], 0),
-        ([5], 1),
-        ([5, 5, 5], 3),
-        ([5, 5, 5, 5], 3),  # the limit on requests
-        ([5, 10], 2),  # exactly the limit on tokens
-        ([5, 11], 1),  # one token over it
-        ([99, 1], 1),  # the first always goes, by itself
-        ([7, 9, 1], 1),  # nobody overtakes
-    ],
-)
-def test_a_batch_takes_the_first_that_keep_both_limits(tokens: list[int], count: int) -> None:
-    assert fits(Policy(max_batch_size=3, max_batch_tokens=15, wait_s=MS), tokens) == count
-
-
-@pytest.mark.parametrize(
-    ("tokens", "full"),
-    [([], False), ([5], False), ([5, 5], False), ([1, 1, 1], True), ([15], True), ([14], False), ([9, 9], True)],
-)
-def test_a_batch_is_full_when_waiting_cannot_make_it_larger(tokens: list[int], full: bool) -> None:
-    assert is_full(Policy(max_batch_size=3, max_batch_tokens=15, wait_s=MS), tokens) is full
-
-
-def test_a_batch_leaves_when_its_oldest_request_has_waited_its_time() -> None:
-    assert leaves_at(Policy(1, 1, wait_s=0.5), 10.0, company=True) == 10.5
-    assert leaves_at(Policy(1, 1, wait_s=0.5), 10.0, company=False) == 10.0
-
-
-def test_nobody_waits_for_the_abandoned_and_the_expired() -> None:
-    request = Request("text", {}, enqueued_at=0, deadline=5, measured_from=0)
-    assert skip_reason(request, 4.999) is None
-    assert skip_reason(request, 5) == "expired"
-    request.abandoned = True
-    assert skip_reason(request, 0) == "abandoned"
-
-
-@pytest.mark.parametrize(("backlog", "rate_s", "forecast"), [(0, 0.5, 1), (3, 0.5, 2), (4, 0.5, 2), (10, 0.0, 1)])
-def test_the_forecast_is_the_backlog_at_the_measured_rate_in_whole_seconds(
-    backlog: int, rate_s: float, forecast: int
-) -> None:
-    assert forecast_s(backlog, rate_s) == forecast
 
 
 # When batches leave
@@ -215,7 +175,7 @@ def scenario(steps: Callable[[FakeRunner, Batcher], Awaitable[None]], **limits: 
         batcher = make(runner, **limits)  # type: ignore[arg-type]
         await steps(runner, batcher)
         await batcher.stop()
-        assert batcher.in_house == 0
+        assert len(batcher.house) == 0
 
     run(main())
 
@@ -287,7 +247,7 @@ def test_what_expired_while_the_model_was_busy_is_skipped_and_counted() -> None:
         await asyncio.sleep(0.5)
         assert [texts for _, texts in runner.batches] == [["busy"]]
         assert skipped("expired") == before + 1
-        assert batcher.in_house == 0
+        assert len(batcher.house) == 0
 
     scenario(steps, timeout_s=1)
 
@@ -300,9 +260,9 @@ def test_a_list_is_admitted_whole_or_not_at_all() -> None:
         batcher.submit(["a", "b"], {})
         with pytest.raises(Overloaded, match="2 of 3 places"):
             batcher.submit(["c", "d"], {})
-        assert batcher.in_house == 2
+        assert len(batcher.house) == 2
         batcher.submit(["c"], {})
-        assert batcher.in_house == 3
+        assert len(batcher.house) == 3
 
     scenario(steps, places=3)
 
@@ -330,20 +290,119 @@ def test_the_hung_up_keep_their_places_until_the_loop_drops_them_so_that_memory_
             batcher.submit(["more"], {})
         gate(runner).set()
         await asyncio.sleep(0.5)
-        assert batcher.in_house == 0
+        assert len(batcher.house) == 0
 
     scenario(steps, places=3)
 
 
 def test_a_refusal_says_when_the_backlog_will_be_done_at_the_measured_rate() -> None:
     async def main() -> None:
-        batcher = make(FakeRunner(model_s=10), places=8)
+        batcher = make(FakeRunner(model_s=2), places=8)
         (first,) = batcher.submit(["a"], {})
-        await first.response.get()  # 10 s for one request, weighed in by a fifth: 2 s each
+        await first.response.get()  # 2 s for one token
         batcher.submit(list("abcdefgh"), {})
         with pytest.raises(Overloaded) as refusal:
             batcher.submit(["i"], {})
         assert refusal.value.retry_after_s == 16
+        await batcher.stop()
+
+    run(main())
+
+
+# A list among others
+
+
+def test_a_list_shares_with_those_who_come_after_it() -> None:
+    async def main() -> list[list[str]]:
+        runner = FakeRunner(model_s=1)
+        batcher = make(runner, size=2, wait_s=0)
+        batcher.submit(["first"], {})
+        await asyncio.sleep(0.5)
+        batcher.submit([f"list {number}" for number in range(5)], {})
+        for single in ("x", "y", "z"):
+            batcher.submit([single], {})
+        await batcher.drain(100)
+        return [texts for _, texts in runner.batches]
+
+    # The second of the list stands behind x, the third behind y, the fourth behind z.
+    batches = run(main())
+    assert batches == [["first"], ["list 0", "list 1"], ["x", "list 2"], ["y", "list 3"], ["z", "list 4"]]
+
+
+def test_lists_that_come_one_after_the_other_do_not_hold_up_a_single_request() -> None:
+    async def main() -> None:
+        runner = FakeRunner(model_s=1)
+        batcher = make(runner, size=4, wait_s=0)
+        for number in range(3):
+            batcher.submit([f"{number}" for _ in range(16)], {})
+        await asyncio.sleep(0.5)
+        (single,) = batcher.submit(["single"], {})
+        assert (await single.response.get()).queue_s == 1.5
+        assert [texts for _, texts in runner.batches][2] == ["2", "single", "0", "1"]
+        await batcher.stop()
+
+    run(main())
+
+
+# Those who could not be answered in time
+
+
+def late(backlog: int, patience_s: float, *, elapsed_s: float = 0.0) -> str | None:
+    """Why one more request is not let in, with so many before it, each of which takes a second alone."""
+
+    async def main() -> str | None:
+        loop = asyncio.get_running_loop()
+        batcher = make(FakeRunner(model_s=1), size=1, wait_s=0)
+        (known,) = batcher.submit(["a"], {})
+        await known.response.get()
+        for _ in range(backlog):
+            batcher.submit(["b"], {})
+        await asyncio.sleep(elapsed_s)
+        refusals = metrics.REFUSED.labels("late")
+        before = refusals._value.get()
+        try:
+            batcher.submit(["c"], {}, loop.time() + patience_s)
+        except Overloaded as error:
+            assert refusals._value.get() == before + 1
+            return f"{error} Retry-After: {error.retry_after_s}"
+        finally:
+            await batcher.stop()
+        assert refusals._value.get() == before
+        return None
+
+    return run(main())
+
+
+def test_who_could_not_be_answered_in_time_is_refused_at_once_and_told_when_to_come_back() -> None:
+    assert late(9, patience_s=10) is None
+    words = "The server is busy: the answer would take about 11 s; it was to come within 10 s."
+    assert late(10, patience_s=10) == f"{words} Retry-After: 1"
+    words = "The server is busy: the answer would take about 21 s; it was to come within 2.5 s."
+    assert late(20, patience_s=2.5) == f"{words} Retry-After: 19"
+
+
+def test_what_the_running_batch_has_done_already_counts() -> None:
+    assert late(2, patience_s=2.5) is not None
+    assert late(2, patience_s=2.5, elapsed_s=0.6) is None
+
+
+def test_an_empty_house_lets_in_whoever_comes() -> None:
+    assert late(0, patience_s=0.001) is None
+
+
+def test_a_list_in_the_house_does_not_keep_out_who_would_overtake_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        batcher = make(FakeRunner(model_s=1), size=1, wait_s=0)
+        (known,) = batcher.submit(["a"], {})
+        await known.response.get()
+        batcher.submit(["list"] * 20, {})
+        await asyncio.sleep(0.1)
+        (single,) = batcher.submit(["b"], {}, loop.time() + 3)
+        assert (await single.response.get()).output == "B"
+        assert loop.time() == 4
+        with pytest.raises(Overloaded):
+            batcher.submit(["list"] * 4, {}, loop.time() + 3)
         await batcher.stop()
 
     run(main())
@@ -376,7 +435,7 @@ def test_a_drain_that_takes_too_long_answers_the_rest_with_draining() -> None:
         answers = [request.response.get_nowait() for request in requests]
         assert answers[0].output == "A"
         assert [type(answer.error) for answer in answers[1:]] == [Draining, Draining]
-        assert batcher.in_house == 0
+        assert len(batcher.house) == 0
 
     run(main())
 
@@ -418,7 +477,7 @@ def test_a_model_that_is_stuck_in_one_batch_is_seen() -> None:
         await asyncio.sleep(5)
         assert trouble(batcher) is None
         await asyncio.sleep(6)
-        assert trouble(batcher) == "The model has been busy with one batch for 11 s."
+        assert trouble(batcher) == "The model has been busy with one pass for 11 s."
         with pytest.raises(Unavailable):
             batcher.submit(["b"], {})
         gate(runner).set()
@@ -426,6 +485,70 @@ def test_a_model_that_is_stuck_in_one_batch_is_seen() -> None:
         assert trouble(batcher) is None
 
     scenario(steps, timeout_s=10)
+
+
+def test_a_long_batch_that_makes_progress_is_not_stuck() -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        batcher.submit(["a"], {}, asyncio.get_running_loop().time() + 100)
+        for _ in range(4):
+            await asyncio.sleep(9)
+            assert trouble(batcher) is None
+            runner.on_progress()
+        await asyncio.sleep(10)
+        assert trouble(batcher) == "The model has been busy with one pass for 10 s."
+        gate(runner).set()
+        await asyncio.sleep(1)
+        runner.on_progress()  # from a pass that is over: it says nothing
+        assert trouble(batcher) is None
+
+    scenario(steps, timeout_s=10)
+
+
+def test_a_stuck_model_is_told_in_the_log_and_in_the_metrics_and_so_is_its_return(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def steps(runner: FakeRunner, batcher: Batcher) -> None:
+        assert state() == "serving"
+        batcher.submit(["a"], {})
+        await asyncio.sleep(11)
+        assert state() == "stuck"
+        gate(runner).set()
+        await asyncio.sleep(1)
+        assert state() == "serving"
+        told = [(record.levelname, record.getMessage()) for record in caplog.records]
+        assert told == [
+            ("CRITICAL", "The model is stuck: it has been busy with one pass for 10 s."),
+            ("WARNING", "The model is back, after 11 s."),
+        ]
+
+    scenario(steps, timeout_s=10)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("broken", "The model is broken."), ("hang", "The model is stuck in a pass.")]
+)
+def test_with_someone_to_start_it_anew_it_gives_up_once_after_everyone_was_answered(fault: str, words: str) -> None:
+    async def main() -> None:
+        gave_up: list[int] = []
+        loop = asyncio.get_running_loop()
+        runner = FakeRunner(gate=asyncio.Event())
+        policy = Policy(1, 512, 0)
+        batcher = Batcher(runner, policy, 9, 10, loop.time, give_up=lambda: gave_up.append(len(batcher.house)))
+        batcher.start()
+        requests = [batcher.submit([text], {}, loop.time() + 100)[0] for text in (fault, "a", "b")]
+        await asyncio.sleep(1)
+        if fault == "broken":
+            gate(runner).set()
+        errors = [(await request.response.get()).error for request in requests]
+        assert [(type(error), str(error)) for error in errors] == [(Unavailable, words)] * 3
+        await asyncio.sleep(1)
+        assert gave_up == [0]
+        assert (state(), trouble(batcher)) == ("broken", words)
+        gate(runner).set()  # the pass comes back after all
+        await batcher.stop()
+        assert all(request.response.empty() for request in requests)
+
+    run(main())
 
 
 def test_a_batcher_that_was_never_started_is_in_trouble() -> None:

@@ -44,20 +44,21 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "truncate": ("true", True),
         "cors_origins": ("https://a.example, https://b.example", ("https://a.example", "https://b.example")),
         "show_errors": ("1", True),
+        "exit_on_failure": ("true", True),
         "log_format": ("json", "json"),
     }
     settings = read(
-        monkeypatch, PIPELINE_API_KEY="secret", **{variable(name): text for name, (text, _) in values.items()}
+        monkeypatch, PIPELINE_API_KEY="new,old", **{variable(name): text for name, (text, _) in values.items()}
     )
     for name, (_, value) in values.items():
         assert getattr(settings, name) == value
-    assert settings.api_key is not None
-    assert settings.api_key.get_secret_value() == "secret"
+    assert [key.get_secret_value() for key in settings.api_key] == ["new", "old"]
+    assert "new" not in repr(settings)
     assert {*values, "api_key"} == set(Settings.model_fields)
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read(monkeypatch, PIPELINE_API_KEY="", PIPELINE_THREADS="").api_key is None
+    assert read(monkeypatch, PIPELINE_API_KEY="", PIPELINE_THREADS="").api_key == ()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,12 @@ def blocks(language: str) -> list[str]:
 
 def default_of(name: str) -> str:
     default = Settings.model_fields[name].default
-    special: dict[str, str] = {"model": "the bundled model", "task": "from the model", "cors_origins": "none"}
+    special: dict[str, str] = {
+        "model": "the bundled model",
+        "task": "from the model",
+        "cors_origins": "none",
+        "api_key": "none",
+    }
     special |= {"threads": "`auto`", "max_batch_tokens": "`auto`", "dtype": "see right"}
     if name in special:
         return special[name]

@@ -180,7 +180,7 @@ def test_a_full_house_refuses_at_once_stays_healthy_and_answers_who_is_in(
 def test_the_work_of_a_client_that_closes_its_socket_is_skipped_and_counted(
     faulty: Process, hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    before = metric(faulty, 'pipeline_skipped_total{reason="abandoned"}')
+    before = metric(faulty, 'pipeline_inputs_total{outcome="abandoned"}')
     batches = metric(faulty, "pipeline_batch_size_sum")
     held = background.submit(post, faulty, HOLD)
     held_pass = hold.begun()
@@ -191,7 +191,7 @@ def test_the_work_of_a_client_that_closes_its_socket_is_skipped_and_counted(
     held_pass.close()
     assert held.result().status_code == 200
     until(lambda: metric(faulty, "pipeline_in_house") == 0)
-    assert metric(faulty, 'pipeline_skipped_total{reason="abandoned"}') == before + 1
+    assert metric(faulty, 'pipeline_inputs_total{outcome="abandoned"}') == before + 1
     assert metric(faulty, "pipeline_batch_size_sum") == batches + 1  # the held one alone
 
 
@@ -225,7 +225,7 @@ def test_at_the_deadline_the_answer_is_a_504_and_work_not_begun_is_skipped(
         until(lambda: httpx2.get(f"{process.url}/health").status_code == 503)  # stuck for longer than its deadline
         held_pass.close()
         until(lambda: metric(process, "pipeline_in_house") == 0)
-        skipped = [metric(process, f'pipeline_skipped_total{{reason="{why}"}}') for why in ("abandoned", "expired")]
+        skipped = [metric(process, f'pipeline_inputs_total{{outcome="{why}"}}') for why in ("abandoned", "expired")]
         assert sum(skipped) == 1
         assert post(process, "a [MASK]").status_code == 200
         assert httpx2.get(f"{process.url}/health").status_code == 200

@@ -13,7 +13,7 @@ from errors import ConfigurationError, InferenceFailed, Rejected, Unavailable
 from hooks import stack_of
 from inference import LoadedPipeline
 from loading import load
-from passes import LEAST_AUTO_TOKENS, enough_tokens
+from planning import LEAST_AUTO_TOKENS, enough_tokens
 from preparing import PreparedInput
 from protocol import TASKS
 from tests.compare import assert_same

@@ -11,11 +11,18 @@ import pytest
 import logs
 
 
+def clear() -> None:
+    """Other tests serve by uvicorn, which leaves its loggers set up."""
+    for name in (*logs.OURS, logs.ACCESS, "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+    logging.getLogger(logs.ACCESS).setLevel(logging.NOTSET)
+
+
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
+    clear()
     yield
-    for name in logs.OURS:
-        logging.getLogger(name).handlers = []
+    clear()
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -65,10 +72,32 @@ def test_our_lines_are_shown_once_from_info_on(form: str, shown: str, capsys: py
 
 def test_in_json_uvicorns_lines_are_objects_too() -> None:
     handler = logging.StreamHandler()
-    logger = logging.getLogger("uvicorn.access")
+    logger = logging.getLogger("uvicorn")
     logger.addHandler(handler)
     try:
         logs.configure("json")
         assert isinstance(handler.formatter, logs.JsonFormatter)
     finally:
         logger.removeHandler(handler)
+
+
+def test_fields_are_those_of_the_object() -> None:
+    line = json.loads(logs.JsonFormatter().format(record(fields={"status": 200, "total_ms": 1.5})))
+    assert (line["status"], line["total_ms"]) == (200, 1.5)
+
+
+def test_our_line_for_a_request_takes_the_place_of_uvicorns(capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = logging.getLogger("uvicorn.access")
+    theirs.handlers = [logging.StreamHandler()]
+    logs.configure("text")
+    logs.configure("text")
+    theirs.info("theirs")
+    logging.getLogger(logs.ACCESS).info("ours")
+    assert capsys.readouterr().out == "INFO:     ours\n"
+
+
+def test_where_uvicorn_shows_no_requests_neither_do_we(capsys: pytest.CaptureFixture[str]) -> None:
+    clear()  # pytest, too, attaches handlers to loggers that do not propagate
+    logs.configure("text")
+    logging.getLogger(logs.ACCESS).info("ours")
+    assert capsys.readouterr() == ("", "")

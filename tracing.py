@@ -1,0 +1,50 @@
+"""OpenTelemetry spans of a request: the whole, its wait in the queue, its time in the model.
+
+Through the API alone, which does nothing unless the process has an SDK; the caller's trace is taken over. It must never
+know HTTP, the queue or the model.
+"""
+
+import time
+from collections.abc import Mapping
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, StatusCode
+
+Period = tuple[float, float]
+Attributes = Mapping[str, str | int]
+
+
+def record(
+    carrier: Mapping[str, str],
+    name: str,
+    attributes: Attributes,
+    whole: Period,
+    parts: Mapping[str, Period],
+    *,
+    failed: bool,
+) -> None:
+    """A span and one for each of its parts; periods are in seconds of `time.perf_counter()`.
+
+    `carrier` holds the caller's trace context, as W3C's headers do.
+    """
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return  # nobody has set one up
+    theirs = propagate.extract(carrier)
+    span = _begin(name, theirs, SpanKind.SERVER, whole)
+    span.set_attributes(attributes)
+    if failed:
+        span.set_status(StatusCode.ERROR)
+    inside = trace.set_span_in_context(span, theirs)
+    for part, period in parts.items():
+        _begin(part, inside, SpanKind.INTERNAL, period).end(_wall_ns(period[1]))
+    span.end(_wall_ns(whole[1]))
+
+
+def _begin(name: str, context: Context, kind: SpanKind, period: Period) -> trace.Span:
+    tracer = trace.get_tracer("pipeline-webserver")
+    return tracer.start_span(name, context, kind, start_time=_wall_ns(period[0]))
+
+
+def _wall_ns(moment: float) -> int:
+    return time.time_ns() - time.perf_counter_ns() + round(1e9 * moment)
