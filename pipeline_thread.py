@@ -9,6 +9,7 @@ import gc
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,13 +30,20 @@ Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 CLOSING_S = 1.0
+# How often freed memory goes back: passes of ever other sizes leave holes, which otherwise grow for minutes.
+TRIM_EVERY_S = 10.0
 
 
 def settle() -> None:
-    """What the start has made, stays: garbage collection need not go through it again. What it has freed goes back."""
+    """What the start has made, stays: garbage collection need not go through it again."""
     gc.collect()
     gc.freeze()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # in glibc; it keeps much
+    trim()
+
+
+def trim() -> None:
+    """Give freed memory back to the system; glibc keeps much. It takes a few milliseconds."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
 
@@ -130,9 +138,13 @@ class PipelineThread:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
+        trimmed = time.monotonic()
         while (call := self._calls.get()) is not None:
             call()
             del call  # it holds the batch and its results, which may be large, until the next one
+            if time.monotonic() - trimmed > TRIM_EVERY_S:
+                trim()
+                trimmed = time.monotonic()
 
     async def _call(self, function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs) -> Result:
         future: Future[Result] = Future()
