@@ -303,6 +303,7 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
         },
     )
     app.router.redirect_slashes = False
+    app.state.service = service
     return app
 
 

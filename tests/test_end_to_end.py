@@ -282,6 +282,42 @@ def test_a_model_in_which_everything_fails_turns_health_red_and_answers_everyone
         assert process.exit_status() == 0
 
 
+@pytest.mark.parametrize("fault", ["kill", "hang"])
+def test_for_a_supervisor_a_broken_or_stuck_server_answers_everyone_and_ends_with_status_1(
+    fault: str, hold: Hold, background: ThreadPoolExecutor
+) -> None:
+    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_EXIT_ON_FAILURE": "true", "PIPELINE_MAX_BATCH_SIZE": "1"}
+    if fault == "hang":
+        environment["PIPELINE_REQUEST_TIMEOUT_S"] = "3"
+    with serving("tests.faulty_app:app", **environment) as process:
+        inside = [background.submit(post, process, f"hold {fault} [MASK]")]
+        held_pass = hold.begun()
+        inside += [background.submit(post, process, "a [MASK]") for _ in range(3)]
+        until(lambda: metric(process, "pipeline_in_house") == 4)
+        if fault == "kill":
+            held_pass.close()
+        answers = [future.result() for future in inside]
+        # Those who came first may be at their own deadline just when the model is found to be stuck.
+        assert {(answer.status_code, answer.json()["error_type"]) for answer in answers} <= {
+            (503, "unavailable"),
+            *([(504, "deadline_exceeded")] if fault == "hang" else []),
+        }
+        assert process.exit_status() == 1
+        assert any("CRITICAL" in line for line in process.log)
+        held_pass.close()
+
+
+def test_each_request_is_one_line_of_the_log_also_as_an_object() -> None:
+    with serving(PIPELINE_LOG_FORMAT="json") as process:
+        answer = httpx2.post(process.url, content=b"a [MASK]", headers={"X-Request-ID": "abc"})
+        assert answer.status_code == 200
+        process.wait_for_line("total_ms")
+        (line,) = [json.loads(line) for line in process.log if "total_ms" in line]
+        assert (line["status"], line["request_id"], line["path"], line["batch_size"]) == (200, "abc", "/", 1)
+        assert line["total_ms"] >= line["model_ms"] > 0
+        assert all(json.loads(line)["level"] for line in process.log)  # uvicorn's lines, too
+
+
 # The start
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+import metrics
 from config import BUNDLED_MODEL
 from errors import ConfigurationError, InferenceFailed, Rejected, Unavailable
 from hooks import stack_of
@@ -255,8 +256,11 @@ def test_a_poisonous_input_fails_alone_and_its_neighbours_are_answered(
         assert_same(results[index], untouched.pipe(texts[index]))
 
 
-def test_out_of_memory_is_answered_in_smaller_passes(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("text-classification")
+def test_out_of_memory_is_answered_in_smaller_passes_and_the_size_that_was_safe_is_remembered(
+    model_of: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = open_pipeline(model_of("text-classification"))
+    before = metrics.OUT_OF_MEMORY._value.get()
 
     def fail(ids: torch.Tensor) -> None:
         if len(ids) > 2:
@@ -264,8 +268,51 @@ def test_out_of_memory_is_answered_in_smaller_passes(pipeline_of: Callable[[str]
 
     with hooked(loaded, fail) as rows:
         results = run(loaded, [(f"a b {last}", {}) for last in "cdefghij"])
-    assert rows == [8, 4, 2, 2, 4, 2, 2]
+        assert rows == [8, 4, 2, 2, 4, 2, 2]
+        assert loaded.passes.max_tokens == 10  # two rows of five
+        assert "Out of memory with 20 tokens; from now on, 10." in caplog.text
+        assert metrics.OUT_OF_MEMORY._value.get() == before + 3
+        assert_same(run(loaded, [(f"a b {last}", {}) for last in "cdefghij"]), results)
+        assert rows[7:] == [2, 2, 2, 2]
     assert_same(results, [loaded.pipe(f"a b {last}") for last in "cdefghij"])
+
+
+def test_one_text_that_does_not_fit_into_memory_fails_alone(model_of: Callable[[str], Path]) -> None:
+    loaded = open_pipeline(model_of("text-classification"))
+
+    def fail(ids: torch.Tensor) -> None:
+        if ids.numel() > 10:
+            raise torch.OutOfMemoryError("out of memory")
+
+    with hooked(loaded, fail):
+        long, short = run(loaded, [("a " * 20, {}), ("a", {})])
+        assert_same(short, loaded.pipe("a"))
+    assert isinstance(long, InferenceFailed)
+    assert isinstance(long.__cause__, torch.OutOfMemoryError)
+    assert long.__cause__.__traceback__ is None  # it would keep what the pass had computed
+
+
+def test_a_long_batch_tells_between_its_passes_that_it_goes_on(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    loaded = pipeline_of("text-classification")
+    told: list[int] = []
+    loaded.passes.between_passes, loaded.passes.max_tokens = lambda: told.append(len(rows)), 10
+    with hooked(loaded, lambda ids: None) as rows:
+        run(loaded, [(f"a b {last}", {}) for last in "cdefg"])
+        assert (rows, told) == ([2, 2, 1], [1, 2])
+        run(loaded, [("a", {})])
+        assert told == [1, 2]
+    loaded.passes.between_passes, loaded.passes.max_tokens = lambda: None, 16_384
+
+
+@pytest.mark.parametrize(("fast", "padding"), [(False, 3), (True, 0)])
+def test_the_padding_that_a_batch_computed_is_counted(
+    fast: bool, padding: int, model_of: Callable[[str], Path]
+) -> None:
+    loaded = open_pipeline(model_of("text-classification"))
+    if fast:
+        sped_up(loaded)
+    run(loaded, [("a", {}), ("a b c d", {}), ("a b c d", {})])
+    assert loaded.passes.padding_tokens == padding
 
 
 @pytest.mark.parametrize("task", ["fill-mask", "text-classification"])

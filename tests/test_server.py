@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 import metrics
 from config import VERSION, Settings
 from errors import ConfigurationError
-from server import create_app
+from server import PATIENCE, create_app
 from tests.asgi import Reply, get, post, serving
 from tests.clock import run
 from tests.fakes import FakeRunner
@@ -375,6 +375,134 @@ def test_a_start_that_fails_is_told_in_one_line() -> None:
 
 async def aiter_of(message: Any) -> AsyncIterator[Any]:
     yield message
+
+
+def test_before_the_model_is_loaded_nobody_is_let_in_and_nothing_is_wrong() -> None:
+    async def main() -> None:
+        app = create_app(Settings(), FakeRunner())  # as behind a server that listens before the app has started
+        for reply in (await post(app, b"a"), await get(app, "/ready")):
+            assert (reply.status, reply.json()["error_type"], reply.headers["retry-after"]) == (503, "starting", "1")
+        assert (await get(app, "/health")).status == 200
+        async with app.router.lifespan_context(app):
+            assert (await post(app, b"a")).json() == "A"
+            assert (await get(app, "/ready")).status == 200
+
+    run(main())
+
+
+def test_a_body_that_is_still_being_sent_when_the_drain_is_over_is_told_so() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(FakeRunner(), drain_timeout_s=3) as app:
+            sending = asyncio.create_task(post(app, [b"the beginning"], stall=True))
+            hurried = asyncio.create_task(post(app, [b"the beginning"], {PATIENCE: "2"}, stall=True))
+            await asyncio.sleep(1)
+        assert ((await hurried).status, loop.time()) == (503, 2)
+        assert ((await sending).status, (await sending).json()["error_type"], loop.time()) == (503, "draining", 4)
+
+    run(main())
+
+
+# What the client asks for
+
+
+def test_a_client_may_ask_for_a_shorter_deadline_and_for_no_longer_one() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        loop = asyncio.get_running_loop()
+        asked = {"0.5": 0.5, "2": 2, "1000": 5, "": None}
+        tasks = {text: asyncio.create_task(timed(app, {PATIENCE: text} if text else {})) for text in asked}
+        assert {text: await task for text, task in tasks.items()} == {"0.5": 0.5, "2": 2, "1000": 5, "": 5}
+        assert loop.time() == 5
+
+    async def timed(app: Starlette, headers: dict[str, str]) -> float:
+        assert (await post(app, b"a", headers)).status == 504
+        return asyncio.get_running_loop().time()
+
+    play(steps, held=True, request_timeout_s=5)
+
+
+@pytest.mark.parametrize("asked", ["soon", "-1", "0", "0.0", "1e3", "inf", "nan", "1" * 10])
+def test_a_deadline_that_is_no_number_of_seconds_is_malformed(asked: str, client: TestClient) -> None:
+    response = client.post("/", content=b"a", headers={PATIENCE: asked})
+    assert (response.status_code, response.json()["error_type"]) == (400, "malformed")
+    assert response.json()["error"] == "The header X-Request-Timeout is a number of seconds over 0, like 2.5."
+
+
+def test_who_could_not_be_answered_in_time_is_refused_at_once() -> None:
+    async def main() -> None:
+        async with serving(FakeRunner(model_s=1), max_batch_size=1, batch_wait_ms=0) as app:
+            app.state.service.batcher.clock = asyncio.get_running_loop().time
+            assert (await post(app, b"a")).status == 200
+            backlog = [asyncio.create_task(post(app, b"b")) for _ in range(9)]
+            await asyncio.sleep(0.5)
+            refused = await post(app, b"c", {PATIENCE: "5"})
+            assert (refused.status, refused.json()["error_type"]) == (503, "overloaded")
+            assert refused.headers["retry-after"] == "5"
+            assert asyncio.get_running_loop().time() == 1.5
+            assert [(await task).status for task in backlog] == [200] * 9
+
+    run(main())
+
+
+# The log
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [getattr(record, "fields") for record in caplog.records if record.name == "access"]  # noqa: B009
+
+
+def test_each_request_is_a_line_with_its_id_its_outcome_and_its_times(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "access")
+    with TestClient(create_app(Settings(), FakeRunner())) as client:
+        client.post("/", json={"inputs": ["a", "b"]}, headers={"X-Request-ID": "abc"})
+        client.post("/?key=secret", content=b"bad")
+        client.get("/a%0Ab")
+        client.get("/health")
+    answered, refused, unknown = access_lines(caplog)
+    assert {key: answered[key] for key in ("method", "path", "status", "request_id", "error_type", "batch_size")} == {
+        "method": "POST",
+        "path": "/",
+        "status": 200,
+        "request_id": "abc",
+        "error_type": "",
+        "batch_size": 2,
+    }
+    assert answered["total_ms"] >= answered["queue_ms"] + answered["model_ms"] >= 0
+    assert (refused["path"], refused["status"], refused["error_type"]) == ("/", 422, "rejected")
+    assert "batch_size" not in refused
+    assert unknown["path"] == "/a%0Ab"
+    assert "secret" not in caplog.text
+
+
+def test_probes_are_in_the_log_only_when_they_have_something_to_tell(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "access")
+
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        await get(app, "/ready")
+        asyncio.get_running_loop().call_soon(release, runner)
+        await post(app, b"broken")
+        await get(app, "/ready")
+
+    play(steps, held=True)
+    assert [(line["path"], line["status"]) for line in access_lines(caplog)] == [("/", 503), ("/ready", 503)]
+
+
+def test_answers_are_not_to_be_guessed_at_nor_kept(client: TestClient) -> None:
+    for response in (client.post("/", content=b"a"), client.post("/", content=b"bad"), client.get("/nowhere")):
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cache-control"] == "no-store"
+
+
+def test_too_much_that_is_being_sent_at_once_is_refused_until_it_is_less() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        slow = [asyncio.create_task(post(app, [b"a" * 100], stall=True)) for _ in range(64)]
+        await asyncio.sleep(1)
+        refused = await post(app, b"a")
+        assert (refused.status, refused.json()["error_type"]) == (503, "overloaded")
+        assert [(await task).status for task in slow] == [408] * 64
+        assert (await post(app, b"a")).status == 200
+
+    play(steps, max_body_bytes=100)
 
 
 # API key, CORS
