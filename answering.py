@@ -10,9 +10,8 @@ from starlette.types import Receive
 
 import errors
 from asgi import hang_up
-from batching import TOO_LATE
 from envelope import Timing
-from house import Answer, Request
+from house import TOO_LATE, Answer, Request
 
 
 async def answers_of(entries: list[Request], receive: Receive) -> list[Answer]:

@@ -9,8 +9,8 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -19,12 +19,12 @@ from starlette.types import Receive
 
 from errors import Draining, Overloaded, TooLarge, TooSlow
 
-# Bodies of full size that may be under way at once.
+# Bodies of full size that may be in the house at once.
 MOST_BODIES = 64
 
 
 class Bodies:
-    """The bodies that are being read: each of `most_bytes` at most, and no more memory in all than so many of them.
+    """The bodies in the house: each of `most_bytes` at most, and no more in all than `MOST_BODIES` of that size.
 
     Those who send slowly hold a connection, but not much memory; those who send much are let go when it is too much.
     """
@@ -35,12 +35,23 @@ class Bodies:
         self._waiting: set[asyncio.Timeout] = set()
         self._draining = False
 
-    async def read(self, request: Request, deadline: float) -> bytes:
-        """Raises `TooLarge` before taking more than it may, `TooSlow` at the deadline, `Overloaded`, `Draining`."""
+    @asynccontextmanager
+    async def of(self, request: Request, deadline: float) -> AsyncIterator[bytes]:
+        """It counts until the end of the context.
+
+        Raises `TooLarge` before taking more than it may, `TooSlow` at the deadline, `Overloaded`, `Draining`.
+        """
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and (len(declared) > 19 or int(declared) > self.most_bytes):
             raise TooLarge(f"The body has {declared[:20]} bytes; the limit is {self.most_bytes}.")
         body = bytearray()
+        try:
+            await self._read(request, body, deadline)
+            yield bytes(body)
+        finally:
+            self._held_bytes -= len(body)
+
+    async def _read(self, request: Request, body: bytearray, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline) as patience:
                 self._waiting.add(patience)
@@ -52,8 +63,6 @@ class Bodies:
             raise TooSlow("The body did not arrive in time.") from None
         finally:
             self._waiting.discard(patience)
-            self._held_bytes -= len(body)
-        return bytes(body)
 
     def _take(self, body: bytearray, chunk: bytes) -> None:
         body += chunk

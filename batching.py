@@ -17,13 +17,13 @@ from typing import Any, Protocol, TypeVar
 
 import metrics
 from errors import ClientError, DeadlineExceeded, Draining, PipelineServerError, Unavailable
-from house import Answer, House, Request
+from house import TOO_LATE, Answer, House, Request
 from policy import Cost, Forecast, Policy, fits, is_full, leaves_at, retry_after_s, skip_reason
+from watch import Watch
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 SHUTTING_DOWN = "The server is shutting down; try another."
-TOO_LATE = "There was no answer in time; the server is slow or busy."
 
 
 class Prepared(Protocol):
@@ -77,8 +77,7 @@ class Batcher:
         self._ready: list[Request] = []  # in their order, at most one batch of them
         self._running = 0
         self._work_s = 0.0
-        self._busy_since: float | None = None
-        self._stuck = False
+        self._watch = Watch(request_timeout_s, self._on_stuck, self._on_return)
         self._fault: str | None = None
         self._company = True
         self._task: asyncio.Task[None] | None = None
@@ -87,9 +86,9 @@ class Batcher:
 
     def start(self) -> None:
         """Start the server loop; `stop` ends it."""
-        self.runner.on_progress = self._progressed
+        self.runner.on_progress = self._watch.progressed
         self._task = asyncio.get_running_loop().create_task(self._serve(), name="server loop")
-        metrics.STATE.state("serving")
+        self._tell_state()
 
     async def stop(self) -> None:
         """End the loop; whoever still waits is answered with `Draining`."""
@@ -103,12 +102,11 @@ class Batcher:
     async def drain(self, timeout_s: float) -> None:
         """Let nobody in, answer everyone in the house for `timeout_s` seconds at most, then stop."""
         self.draining = True
-        if self._fault is None:
-            metrics.STATE.state("draining")
+        self._tell_state()
         if self._task is not None and not self._task.done():
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await self.house.is_empty()
+                    await self.house.until_empty()
         await self.stop()
 
     @property
@@ -118,8 +116,8 @@ class Batcher:
             return self._fault
         if self._task is None or (self._task.done() and not self.draining):
             return "The server loop is not running."
-        if (busy_s := self._busy_s()) >= self.request_timeout_s:
-            return f"The model has been busy with one pass for {busy_s:.0f} s."
+        if self._watch.is_stuck:
+            return f"The model has been busy with one pass for {self._watch.idle_s:.0f} s."
         return None
 
     def submit(
@@ -138,7 +136,7 @@ class Batcher:
         now = asyncio.get_running_loop().time()
         deadline = now + self.request_timeout_s if deadline is None else deadline
         requests = self.house.admit(
-            inputs, parameters, now, deadline, self.clock(), running=self._running, busy_s=self._busy_s()
+            inputs, parameters, now, deadline, self.clock(), running=self._running, busy_s=self._watch.idle_s
         )
         for request in requests:
             self._queue.put_nowait(request)
@@ -164,7 +162,7 @@ class Batcher:
     def _die(self, fault: str, cause: BaseException | None = None) -> None:
         logger.critical("The server loop stops: %s", fault, exc_info=cause)
         self._fault = fault
-        metrics.STATE.state("broken")
+        self._tell_state()
         self.house.answer_everyone(Unavailable(fault), "unavailable")
         if self.give_up is not None:
             self.give_up()
@@ -212,6 +210,8 @@ class Batcher:
                 request.prepared = result
                 self._ready.append(request)
         self._ready.sort()
+        if not self._ready:
+            self._work_s = 0.0  # it was for nothing, and tells nothing of what a batch takes
 
     async def _run(self) -> None:
         """Run one batch and answer each of its requests."""
@@ -240,49 +240,37 @@ class Batcher:
             self.house.leave(request, Answer(output, error, queue_s, model_s, count), outcome_of(error))
 
     async def _call(self, work: Awaitable[Sequence[Result]], count: int) -> Sequence[Result]:
-        """Await so many results of the runner, with it on record since when, and a watch on it."""
-        loop, started = asyncio.get_running_loop(), self.clock()
-        self._busy_since = loop.time()
-        self._watchdog = loop.call_at(self._busy_since + self.request_timeout_s, self._watch)
-        try:
+        """Await so many results of the runner, with a watch on it."""
+        started = self.clock()
+        with self._watch.over_a_call():
             results = await work
-        finally:
-            self._watchdog.cancel()
-            self._busy_since = None
         self._work_s += self.clock() - started
-        if self._stuck:
-            self._stuck = False
-            logger.warning("The model is back, after %.0f s.", self.clock() - started)
-            metrics.STATE.state("draining" if self.draining else "serving")
         if len(results) != count:
             raise RuntimeError(f"the runner made {len(results)} results of {count} requests")
         return results
 
     # The watch on the runner
 
-    def _busy_s(self) -> float:
-        """For how long the runner has made no progress; 0 when it has nothing to do."""
-        return 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
-
-    def _progressed(self) -> None:
-        if self._busy_since is not None:
-            self._busy_since = asyncio.get_running_loop().time()
-
-    def _watch(self) -> None:
-        """The runner had its time: look again later if it has made progress since, or raise the alarm."""
-        assert self._busy_since is not None, "the watch ends with the call"
-        loop = asyncio.get_running_loop()
-        due = self._busy_since + self.request_timeout_s
-        if loop.time() < due:
-            self._watchdog = loop.call_at(due, self._watch)
-            return
-        self._stuck = True
-        metrics.STATE.state("stuck")
-        logger.critical("The model is stuck: it has been busy with one pass for %.0f s.", self._busy_s())
+    def _on_stuck(self) -> None:
+        self._tell_state()
+        logger.critical("The model is stuck: it has been busy with one pass for %.0f s.", self._watch.idle_s)
         if self.give_up is not None:
             assert self._task is not None, "it made the call"
             self._task.cancel()
             self._die("The model is stuck in a pass.")
+
+    def _on_return(self) -> None:
+        self._tell_state()
+        logger.warning("The model is back.")
+
+    def _tell_state(self) -> None:
+        if self._fault is not None:
+            state = "broken"
+        elif self._watch.is_stuck:
+            state = "stuck"
+        else:
+            state = "draining" if self.draining else "serving"
+        metrics.STATE.state(state)
 
     # Those nobody waits for
 

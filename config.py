@@ -22,6 +22,16 @@ def _words(value: object) -> object:
     return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
+def _keys(value: object) -> object:
+    """Separated by commas; an empty one would be no key at all."""
+    if not isinstance(value, str):
+        return value
+    keys = [key.strip() for key in value.split(",")]
+    if not all(keys):
+        raise ValueError("a key is empty")
+    return keys
+
+
 def _auto(value: object) -> object:
     return None if value == "auto" else value
 
@@ -109,7 +119,7 @@ class Settings(BaseSettings):
         description="End with status 1 when the model is broken or stuck, for a supervisor to start anew. "
         "Without one, nobody does.",
     )
-    api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_words)] = Field(
+    api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)] = Field(
         default=(),
         description="Wants `Authorization: Bearer ...` on every route but `/health` and `/ready`. Of several, "
         "separated by commas, each is valid, to change them without a gap.",

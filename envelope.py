@@ -102,9 +102,10 @@ class Envelope:
         metrics.REQUESTS.labels(route, status, error_type).inc()
         metrics.REQUEST_SECONDS.labels(route).observe(ended - started)
         fields = {
-            "client": ":".join(map(str, request.client or ())),
+            # Quoted: what a client chose could be lines or fields of the log. Queries may hold secrets.
+            "client": urllib.parse.quote(":".join(map(str, request.client or ())), safe=":[]"),
             "method": request.method,
-            "path": urllib.parse.quote(path),  # a line break in it would be a line of the log; queries may hold secrets
+            "path": urllib.parse.quote(path),
             "status": status,
             "error_type": error_type,
             "request_id": request.state.request_id,

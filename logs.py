@@ -1,16 +1,15 @@
 """The form of the log: text like uvicorn's own, or JSON, one object a line. It must never know what is logged."""
 
 import logging
-import sys
 from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
-from uvicorn.logging import DefaultFormatter
+from uvicorn.logging import AccessFormatter, DefaultFormatter
 
 NAME = "pipeline-webserver"
-ACCESS = "access"
-OURS = ("acceleration", "asyncio", "batching", "inference", "loading", "passes", "preparing", "server")
+ACCESS = "pipeline-webserver.access"
+OURS = ("acceleration", "asyncio", "batching", "failures", "inference", "loading", "passes", "preparing", "server")
 # Those that bring handlers of their own.
 THEIRS = ("huggingface_hub", "transformers", "uvicorn")
 
@@ -34,24 +33,35 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Show our loggers' lines from INFO on, and put everyone else's in the same form if that is JSON.
+    """Show our loggers' lines from INFO on, in this form, and put everyone else's into it if that is JSON.
 
-    Our line for each request takes the place of uvicorn's, if that is shown (`--no-access-log` stops it).
+    Where the operator has set up logging (`--log-config`), our lines go where all others go, as they are.
     """
     formatter = JsonFormatter() if log_format == "json" else DefaultFormatter("%(levelprefix)s %(message)s")
     for name in OURS:
         _show(logging.getLogger(name), logging.StreamHandler(), formatter)
-    theirs, access = logging.getLogger("uvicorn.access"), logging.getLogger(ACCESS)
-    if theirs.handlers or access.handlers:
-        theirs.handlers, theirs.propagate = [], False
-        _show(access, logging.StreamHandler(sys.stdout), formatter)
+    _take_the_place_of(logging.getLogger("uvicorn.access"), logging.getLogger(ACCESS), formatter)
     if log_format == "json":
         for existing in (handler for name in THEIRS for handler in logging.getLogger(name).handlers):
             existing.setFormatter(formatter)
 
 
 def _show(logger: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
-    handler.set_name(NAME)
-    handler.setFormatter(formatter)
-    logger.handlers = [kept for kept in logger.handlers if kept.name != NAME] + [handler]
     logger.setLevel(logging.INFO)
+    logger.handlers = [kept for kept in logger.handlers if kept.name != NAME]
+    if not logger.hasHandlers():
+        handler.set_name(NAME)
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)
+
+
+def _take_the_place_of(theirs: logging.Logger, ours: logging.Logger, formatter: logging.Formatter) -> None:
+    """Our line for each request goes where uvicorn's went, if that was shown (`--no-access-log` stops it)."""
+    if not theirs.hasHandlers():
+        return
+    ours.setLevel(logging.INFO)
+    ours.handlers, ours.propagate = theirs.handlers, theirs.propagate
+    theirs.handlers, theirs.propagate = [], False
+    for handler in ours.handlers:
+        if isinstance(handler.formatter, AccessFormatter):  # uvicorn's own, which knows only its own fields
+            handler.setFormatter(formatter)

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # What PyTorch says when memory is short, besides its own exception for it.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
+# After so many passes without running out of memory, larger ones are tried again.
+PASSES_TO_GROW = 100
 # Rows in the larger of the two passes that tell a pass's costs.
 MANY = 8
 # Rotary positions that are stretched by the longest text of a pass.
@@ -100,6 +102,8 @@ class Passes:
         self.between_passes: Callable[[], None] = lambda: None  # a long run tells that it goes on
         self.padding_tokens = 0  # that the last run computed
         self._begun = False
+        self._most_tokens = 0  # `max_tokens` before memory was short
+        self._passes_in_memory = 0
         self._auto = max_tokens is None
         self._left = pipe.tokenizer.padding_side == "left"
         self._collate = pad_collate_fn(pipe.tokenizer, None) if pipe.tokenizer.pad_token_id is not None else stack
@@ -184,24 +188,39 @@ class Passes:
     def _halving(self, rows: Sequence[Row]) -> list[Any]:
         """A pass; if it fails, its halves by themselves, so that only rows that fail alone fail."""
         try:
-            return self.one(rows)
+            outputs = self.one(rows)
         except Exception as error:
             if is_out_of_memory(error):
-                self._take_less(rows, error)
+                self._out_of_memory(rows, error)
             if len(rows) == 1:
                 return [error]
             logger.warning("A pass of %d failed (%s); trying its halves.", len(rows), error)
+        else:
+            self._within_memory()
+            return outputs
         middle = len(rows) // 2
         return self._halving(rows[:middle]) + self._halving(rows[middle:])
 
-    def _take_less(self, rows: Sequence[Row], error: Exception) -> None:
-        """After these did not fit into memory: from now on no pass is larger than what is tried next."""
+    def _out_of_memory(self, rows: Sequence[Row], error: Exception) -> None:
+        """Of several rows: for a while, no pass is larger than the halves that are tried next."""
         metrics.OUT_OF_MEMORY.inc()
-        self.max_tokens = max(1, min(self.max_tokens, self._tokens(rows) // 2))
-        logger.warning("Out of memory with %d tokens; from now on, %d.", self._tokens(rows), self.max_tokens)
         error.__traceback__ = None  # it holds all that the pass had computed
         if self.pipe.device.type == "cuda":
             torch.cuda.empty_cache()
+        if len(rows) > 1:
+            self._most_tokens = max(self._most_tokens, self.max_tokens)
+            self.max_tokens = max(1, min(self.max_tokens, self._tokens(rows) // 2))
+            self._passes_in_memory = 0
+            logger.warning("Out of memory with %d tokens; from now on, %d.", self._tokens(rows), self.max_tokens)
+
+    def _within_memory(self) -> None:
+        """A pass went well: after many of them, larger ones may be tried again."""
+        if self.max_tokens >= self._most_tokens:
+            return
+        self._passes_in_memory += 1
+        if self._passes_in_memory >= PASSES_TO_GROW:
+            self._passes_in_memory = 0
+            self.max_tokens = min(2 * self.max_tokens, self._most_tokens)
 
     def _time(self, rows: Sequence[Row]) -> float:
         """The seconds of the fastest of a few passes; the first ones also warm up."""

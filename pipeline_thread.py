@@ -77,7 +77,8 @@ class PipelineThread:
         """Load and warm up. Raises `ConfigurationError`."""
         self._thread.start()
         self._loaded = await self._call(self._open)
-        self._loaded.passes.between_passes = partial(self._tell_progress, asyncio.get_running_loop())
+        tell_progress = partial(self._tell_progress, asyncio.get_running_loop())
+        self._loaded.passes.between_passes = self._loaded.prepare.between_inputs = tell_progress
 
     def _open(self) -> LoadedPipeline:
         torch.set_num_threads(self._threads)  # counts for the thread that calls it
@@ -138,10 +139,19 @@ class PipelineThread:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        trimmed = time.monotonic()
-        while (call := self._calls.get()) is not None:
+        trimmed, worked = time.monotonic(), False
+        while True:
+            try:
+                call = self._calls.get(timeout=TRIM_EVERY_S if worked else None)
+            except queue.Empty:
+                trim()
+                worked = False
+                continue
+            if call is None:
+                return
             call()
             del call  # it holds the batch and its results, which may be large, until the next one
+            worked = True
             if time.monotonic() - trimmed > TRIM_EVERY_S:
                 trim()
                 trimmed = time.monotonic()

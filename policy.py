@@ -78,13 +78,17 @@ class Forecast:
         self._seconds_per_token = statistics.median(
             cost.seconds / max(1.0, self.fixed_cost_tokens + cost.tokens) for cost in self._costs
         )
-        requests = sum(cost.requests for cost in self._costs)
-        self._tokens_per_request = sum(cost.tokens for cost in self._costs) / requests
+        self._tokens_per_request = statistics.median(cost.tokens / cost.requests for cost in self._costs)
 
     def seconds(self, requests: int) -> float:
-        """Until so many requests are done, one batch after the other; 0 while nothing is known."""
+        """Until so many requests are done, one batch after the other; 0 while nothing is known.
+
+        Of several batches the last counts as full: it will be, by those who come before it begins.
+        """
         tokens = requests * self._tokens_per_request
         batches = max(requests / self.policy.max_batch_size, tokens / self.policy.max_batch_tokens)
+        if batches > 1:
+            tokens *= math.ceil(batches) / batches
         return (math.ceil(batches) * self.fixed_cost_tokens + tokens) * self._seconds_per_token
 
 

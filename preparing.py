@@ -7,7 +7,7 @@ is one call of the tokenizer, the inputs that came together share it. It must ne
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from transformers import TokenizersBackend
@@ -31,6 +31,10 @@ TRUNCATION: dict[str, dict[str, object]] = {
 # its masks (each is decoded with the whole text).
 MOST_TOKENS_OF_ONE_INPUT = 16_384
 MOST_GUESSES_OF_ONE_INPUT = 4_096
+MOST_CHARACTERS_OF_ONE_INPUT = 2**20
+# Texts up to this are tokenised at once. Of longer ones the beginning is looked at first: so many characters for each
+# token that the model takes are far too many, but for spaces and the like.
+SHORT_CHARACTERS, CHARACTERS_OF_A_TOKEN = 4_096, 32
 # Those whose `preprocess` is one call of the tokenizer; fill-mask then looks for a mask.
 ONE_CALL = (FillMaskPipeline, TextClassificationPipeline, FeatureExtractionPipeline)
 
@@ -87,6 +91,11 @@ def guesses_at_a_mask(parameters: Mapping[str, Any]) -> int:
     return guesses if targets is None else min(guesses, len(targets))
 
 
+def is_long(text: object) -> TypeGuard[str]:
+    """Whether tokenising it may take a while."""
+    return isinstance(text, str) and len(text) > SHORT_CHARACTERS
+
+
 def failed(message: str, cause: BaseException) -> InferenceFailed:
     failure = InferenceFailed(message)
     failure.__cause__ = cause
@@ -118,6 +127,7 @@ class Preparation:
         if truncate and self.max_tokens is not None:
             pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, self.max_tokens)
         self._chunked = isinstance(pipe, ChunkPipeline)
+        self.between_inputs: Callable[[], None] = lambda: None  # a long call tells that it goes on
         self._one_call = type(pipe) in ONE_CALL and isinstance(pipe.tokenizer, TokenizersBackend)
 
     def __call__(self, work: Sequence[Work]) -> list[PreparedInput | PipelineServerError]:
@@ -125,12 +135,18 @@ class Preparation:
         drafts = [own_error(self._draft, *item) for item in work]
         if self._one_call:
             self._tokenise_together([draft for draft in drafts if isinstance(draft, Draft)])
-        return [own_error(self._finish, draft) if isinstance(draft, Draft) else draft for draft in drafts]
+        prepared = []
+        for draft in drafts:
+            prepared.append(own_error(self._finish, draft) if isinstance(draft, Draft) else draft)
+            if isinstance(draft, Draft) and is_long(draft.text):
+                self.between_inputs()
+        return prepared
 
     def _draft(self, text: object, parameters: Mapping[str, object]) -> Draft:
         pipe = self.pipe
         given = {**TRUNCATION.get(self.task, {}), **parameters} if self.truncate else parameters
         self._check_parameters(given)
+        self._check_characters(text, given)
         preprocess, forward, postprocess = pipe._sanitize_parameters(**given)
         return Draft(
             text,
@@ -141,11 +157,15 @@ class Preparation:
         )
 
     def _tokenise_together(self, drafts: Sequence[Draft]) -> None:
-        """One call of the tokenizer for all texts that are to be cut alike, in half the time of one for each."""
-        for options in {repr(draft.preprocess): draft.preprocess for draft in drafts}.values():
-            alike = [draft for draft in drafts if draft.preprocess == options and isinstance(draft.text, str)]
-            if len(alike) > 1:
-                self._tokenise_alike(alike, options.get("tokenizer_kwargs", options))
+        """One call of the tokenizer for all short texts that are to be cut alike, in half the time of one for each."""
+        alike: dict[str, list[Draft]] = {}
+        for draft in drafts:
+            if isinstance(draft.text, str) and not is_long(draft.text):
+                alike.setdefault(repr(draft.preprocess), []).append(draft)
+        for group in alike.values():
+            if len(group) > 1:
+                options = group[0].preprocess
+                self._tokenise_alike(group, options.get("tokenizer_kwargs", options))
 
     def _tokenise_alike(self, drafts: Sequence[Draft], options: dict[str, Any]) -> None:
         try:
@@ -170,11 +190,11 @@ class Preparation:
 
     def _preprocess(self, draft: Draft) -> Any:
         """What `preprocess` of the pipeline makes of the text; it has the word on a text without a mask."""
-        if draft.tokens is None or not self._has_what_is_wanted(draft.tokens["input_ids"]):
+        if draft.tokens is None or not self._has_its_mask(draft.tokens["input_ids"]):
             return self.pipe.preprocess(draft.text, **draft.preprocess)
         return {name: torch.tensor([values]) for name, values in draft.tokens.items()}
 
-    def _has_what_is_wanted(self, tokens: Sequence[int]) -> bool:
+    def _has_its_mask(self, tokens: Sequence[int]) -> bool:
         return self.task != "fill-mask" or self.pipe.tokenizer.mask_token_id in tokens
 
     def _check_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -184,6 +204,22 @@ class Preparation:
         most_stride = self.pipe.tokenizer.model_max_length // 2
         if parameters.get("stride", 0) > most_stride:  # the nearer to a whole chunk, the more chunks, without end
             raise Rejected(f"Parameter 'stride' is over half of the model's length, {most_stride}.")
+
+    def _check_characters(self, text: object, parameters: Mapping[str, Any]) -> None:
+        """Raises `TooLarge` for what would take long only to be tokenised: a second for each half a million characters.
+
+        Where a text is not cut, its beginning may tell already. A zero-shot text is tokenised anew for each label.
+        """
+        if not is_long(text):
+            return
+        characters = len(text) * max(1, len(parameters.get("candidate_labels", ())))
+        if characters > MOST_CHARACTERS_OF_ONE_INPUT:
+            most = f"the server takes {MOST_CHARACTERS_OF_ONE_INPUT}"
+            raise TooLarge(f"The input has {characters} characters, counted for each label; {most}.")
+        if self._one_call and self.max_tokens is not None and not self.truncate and not parameters.get("truncation"):
+            tokens = len(self.pipe.tokenizer(text[: CHARACTERS_OF_A_TOKEN * self.max_tokens])["input_ids"])
+            if tokens > 2 * self.max_tokens:
+                raise TooLarge(f"The input has over {tokens} tokens; the model takes at most {self.max_tokens}.")
 
     def _check_size(self, rows: Sequence[Row]) -> None:
         """Raises `TooLarge` or `Rejected`."""

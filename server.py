@@ -1,9 +1,10 @@
-"""The ASGI app: routes, lifespan, the table from errors to statuses.
+"""The ASGI app: its routes, its start and its end.
 
 It must never know torch or transformers: what runs the model is behind `ServedRunner`.
 """
 
 import asyncio
+import hashlib
 import hmac
 import logging
 import re
@@ -16,10 +17,9 @@ from typing import Protocol
 import prometheus_client
 import uvicorn
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -34,7 +34,8 @@ from asgi import Bodies, leave_at_once, on_termination
 from batching import Batcher, Runner
 from config import VERSION, Settings
 from connections import allow_many_connections, watch_connections
-from envelope import HEADERS, Envelope
+from envelope import Envelope
+from failures import Failures, Json
 from policy import Policy
 
 logger = logging.getLogger(__name__)
@@ -42,20 +43,6 @@ logger = logging.getLogger(__name__)
 # The header by which a client says how many seconds it waits.
 PATIENCE = "X-Request-Timeout"
 
-STATUS: dict[type[errors.PipelineServerError], tuple[int, str]] = {
-    errors.Malformed: (400, "malformed"),
-    errors.Unauthorized: (401, "unauthorized"),
-    errors.TooSlow: (408, "too_slow"),
-    errors.TooLarge: (413, "too_large"),
-    errors.UnsupportedMediaType: (415, "unsupported_media_type"),
-    errors.Rejected: (422, "rejected"),
-    errors.InferenceFailed: (500, "inference_failed"),
-    errors.Overloaded: (503, "overloaded"),
-    errors.Starting: (503, "starting"),
-    errors.Draining: (503, "draining"),
-    errors.Unavailable: (503, "unavailable"),
-    errors.DeadlineExceeded: (504, "deadline_exceeded"),
-}
 # The settings that `/info` tells: what a client can run into.
 LIMITS = (
     "max_batch_size",
@@ -68,10 +55,6 @@ LIMITS = (
 )
 
 
-class Json(Response):
-    media_type = "application/json"
-
-
 class ServedRunner(Runner, Protocol):
     """What the app needs of the pipeline's thread."""
 
@@ -82,6 +65,10 @@ class ServedRunner(Runner, Protocol):
     async def start(self) -> None: ...
     def describe(self) -> dict[str, object]: ...
     def close(self) -> bool: ...
+
+
+def digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def pipeline_runner(s: Settings) -> ServedRunner:
@@ -145,13 +132,16 @@ class Service:
         s = self.settings
 
         def give_up() -> None:
-            self._failed = True
-            if uvicorn_server is not None:
-                uvicorn_server.should_exit = True
+            assert uvicorn_server is not None, "nobody else can be told to end"
+            self._failed = uvicorn_server.should_exit = True
 
         self.task = protocol.TASKS[self.runner.task]
         policy = Policy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
-        last_resort = give_up if s.exit_on_failure else None
+        last_resort = give_up if s.exit_on_failure and uvicorn_server is not None else None
+        if s.exit_on_failure and last_resort is None:
+            logger.warning(
+                "PIPELINE_EXIT_ON_FAILURE has no effect: it is for uvicorn, in the main thread of a process."
+            )
         self._batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s, give_up=last_resort)
         self._batcher.start()
         if uvicorn_server is not None:
@@ -173,10 +163,10 @@ class Service:
         """Run the pipeline on the body."""
         batcher, arrived = self.batcher, time.perf_counter()
         deadline = asyncio.get_running_loop().time() + patience_s(request, self.settings.request_timeout_s)
-        body = await self.bodies.read(request, deadline)
-        work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
-        entries = batcher.submit(work.inputs, work.parameters, deadline)
-        answers = await answers_of(entries, request.receive)
+        async with self.bodies.of(request, deadline) as body:
+            work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
+            entries = batcher.submit(work.inputs, work.parameters, deadline)
+            answers = await answers_of(entries, request.receive)
         timing = request.state.timing = timing_of(entries, answers)
         if error := error_of(answers, len(entries)):
             raise error
@@ -212,59 +202,19 @@ class Service:
 
     def guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """The same endpoint, for clients with the API key, if there is one."""
-        wanted = [key.get_secret_value().encode() for key in self.settings.api_key]
+        wanted = [digest(key.get_secret_value().encode()) for key in self.settings.api_key]
         if not wanted:
             return endpoint
 
         async def with_key(request: Request) -> Response:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            given = key.encode("latin-1")
+            given = digest(key.encode("latin-1"))  # of one length, whatever that of the keys
             matching = sum(hmac.compare_digest(given, one) for one in wanted)  # all of them, whichever it is
             if not matching or scheme.lower() != "bearer":
                 raise errors.Unauthorized("The API key is missing or wrong; send it as 'Authorization: Bearer KEY'.")
             return await endpoint(request)
 
         return with_key
-
-    async def on_error(self, request: Request, error: Exception) -> Response:
-        """Our errors, as the table says."""
-        assert isinstance(error, errors.PipelineServerError)
-        status, error_type = STATUS[type(error)]
-        message, headers = str(error), {}
-        if isinstance(error, errors.InferenceFailed):
-            logger.error(
-                "The model failed on request %s",
-                request.state.request_id,
-                exc_info=error.__cause__,
-                extra={"request_id": request.state.request_id},
-            )
-            if self.settings.show_errors:
-                message += f" {type(error.__cause__).__name__}: {error.__cause__}"
-        if isinstance(error, errors.Refused):
-            headers["Retry-After"] = str(error.retry_after_s)
-        if isinstance(error, errors.Unauthorized):
-            headers["WWW-Authenticate"] = "Bearer"
-        return self._error(request, status, error_type, message, headers)
-
-    async def on_http_error(self, request: Request, error: Exception) -> Response:
-        """A path or method that is not there."""
-        assert isinstance(error, HTTPException)
-        error_type = error.detail.lower().replace(" ", "_")
-        message = f"{error.detail}: {request.method} {request.scope['path']}. Send your text with POST to /."
-        return self._error(request, error.status_code, error_type, message, dict(error.headers or {}))
-
-    async def on_bug(self, request: Request, error: Exception) -> Response:
-        """An error of ours that nobody foresaw; the traceback goes to the log."""
-        headers = {"X-Request-ID": request.state.request_id, **HEADERS}  # this answer is made outside the envelope
-        return self._error(request, 500, "internal", "The server made an error; its log has the details.", headers)
-
-    async def on_hang_up(self, request: Request, error: Exception) -> Response:
-        """Nobody reads this answer; its status is for the metrics."""
-        return self._error(request, 499, "hung_up", "The client hung up.", {})
-
-    def _error(self, request: Request, status: int, error_type: str, message: str, headers: dict[str, str]) -> Response:
-        request.state.error_type = error_type
-        return Json(protocol.to_json({"error": message, "error_type": error_type}), status, headers)
 
 
 def create_app(settings: Settings | None = None, runner: ServedRunner | None = None) -> Starlette:
@@ -295,12 +245,7 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
         routes=routes,
         middleware=middleware,
         lifespan=service.lifespan,
-        exception_handlers={
-            errors.PipelineServerError: service.on_error,
-            HTTPException: service.on_http_error,
-            ClientDisconnect: service.on_hang_up,
-            Exception: service.on_bug,
-        },
+        exception_handlers=Failures(show_errors=settings.show_errors).handlers,
     )
     app.router.redirect_slashes = False
     app.state.service = service

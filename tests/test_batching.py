@@ -374,16 +374,16 @@ def late(backlog: int, patience_s: float, *, elapsed_s: float = 0.0) -> str | No
 
 
 def test_who_could_not_be_answered_in_time_is_refused_at_once_and_told_when_to_come_back() -> None:
-    assert late(9, patience_s=10) is None
-    words = "The server is busy: the answer would take about 11 s; it was to come within 10 s."
-    assert late(10, patience_s=10) == f"{words} Retry-After: 1"
-    words = "The server is busy: the answer would take about 21 s; it was to come within 2.5 s."
-    assert late(20, patience_s=2.5) == f"{words} Retry-After: 19"
+    assert late(7, patience_s=10) is None  # with a quarter on top, since it may take longer
+    words = "The server is busy: the answer may take about 11 s; it was to come within 10 s."
+    assert late(8, patience_s=10) == f"{words} Retry-After: 2"
+    words = "The server is busy: the answer may take about 26 s; it was to come within 2.5 s."
+    assert late(20, patience_s=2.5) == f"{words} Retry-After: 24"
 
 
 def test_what_the_running_batch_has_done_already_counts() -> None:
-    assert late(2, patience_s=2.5) is not None
-    assert late(2, patience_s=2.5, elapsed_s=0.6) is None
+    assert late(2, patience_s=3) is not None
+    assert late(2, patience_s=3, elapsed_s=0.7) is None
 
 
 def test_an_empty_house_lets_in_whoever_comes() -> None:
@@ -398,7 +398,7 @@ def test_a_list_in_the_house_does_not_keep_out_who_would_overtake_it() -> None:
         await known.response.get()
         batcher.submit(["list"] * 20, {})
         await asyncio.sleep(0.1)
-        (single,) = batcher.submit(["b"], {}, loop.time() + 3)
+        (single,) = batcher.submit(["b"], {}, loop.time() + 4)
         assert (await single.response.get()).output == "B"
         assert loop.time() == 4
         with pytest.raises(Overloaded):
@@ -518,7 +518,7 @@ def test_a_stuck_model_is_told_in_the_log_and_in_the_metrics_and_so_is_its_retur
         told = [(record.levelname, record.getMessage()) for record in caplog.records]
         assert told == [
             ("CRITICAL", "The model is stuck: it has been busy with one pass for 10 s."),
-            ("WARNING", "The model is back, after 11 s."),
+            ("WARNING", "The model is back."),
         ]
 
     scenario(steps, timeout_s=10)

@@ -48,12 +48,12 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "log_format": ("json", "json"),
     }
     settings = read(
-        monkeypatch, PIPELINE_API_KEY="new,old", **{variable(name): text for name, (text, _) in values.items()}
+        monkeypatch, PIPELINE_API_KEY="new key, old", **{variable(name): text for name, (text, _) in values.items()}
     )
     for name, (_, value) in values.items():
         assert getattr(settings, name) == value
-    assert [key.get_secret_value() for key in settings.api_key] == ["new", "old"]
-    assert "new" not in repr(settings)
+    assert [key.get_secret_value() for key in settings.api_key] == ["new key", "old"]
+    assert "new key" not in repr(settings)
     assert {*values, "api_key"} == set(Settings.model_fields)
 
 
@@ -134,3 +134,9 @@ def test_the_usable_cores_are_the_affinity_under_the_quota_of_either_cgroup_vers
     assert usable_cores(tmp_path) == affinity
     (tmp_path / "cpu.max").write_text("9900000 100000\n")
     assert usable_cores(tmp_path) == affinity
+
+
+@pytest.mark.parametrize("keys", [" ", ",", "a,,b", "a, "])
+def test_an_empty_key_among_the_keys_stops_the_start(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="PIPELINE_API_KEY: a key is empty"):
+        read(monkeypatch, PIPELINE_API_KEY=keys)

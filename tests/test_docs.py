@@ -13,7 +13,8 @@ from starlette.routing import Route
 
 import protocol
 from config import VERSION, Settings, variable
-from server import STATUS, create_app
+from failures import STATUS
+from server import create_app
 from tests.compare import assert_same
 from tests.fakes import FakeRunner
 from tests.process import Process

@@ -1,7 +1,7 @@
 """Every error has its place in the tree and in the table."""
 
 import errors
-from server import STATUS
+from failures import STATUS
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import metrics
-from errors import Draining, Overloaded
+from errors import DeadlineExceeded, Draining, Overloaded
 from house import Answer, House, Request
 from policy import Cost, Forecast, Policy
 from tests.clock import run
@@ -49,16 +49,29 @@ def test_a_list_is_let_in_whole_or_not_at_all_and_a_refusal_takes_no_place() -> 
     assert (last.place, last.number) == (1, 2)
 
 
-def test_those_who_would_be_late_are_refused_unless_the_house_is_empty() -> None:
+def test_those_who_would_be_late_are_refused_unless_the_house_until_empty() -> None:
     busy = house(seconds_each=2)
     admit(busy, "a", "b", patience_s=1)
-    with pytest.raises(Overloaded, match=r"about 6 s; it was to come within 5\.9 s") as refusal:
+    with pytest.raises(Overloaded, match=r"about 7\.5 s; it was to come within 5\.9 s") as refusal:
         admit(busy, "c", patience_s=5.9)
-    assert refusal.value.retry_after_s == 1
-    admit(busy, "c", patience_s=6)
-    admit(busy, "d", patience_s=6.125, running=1, busy_s=1.875)
+    assert refusal.value.retry_after_s == 2
+    admit(busy, "c", patience_s=7.5)
+    admit(busy, "d", patience_s=7.65625, running=1, busy_s=1.875)
     with pytest.raises(Overloaded):
-        admit(busy, "e", patience_s=6.125, running=1, busy_s=100)  # it has done no more than what one takes
+        admit(busy, "e", patience_s=7.65625, running=1, busy_s=100)  # it has done no more than what one takes
+
+
+def test_a_deadline_that_has_passed_is_told_as_such() -> None:
+    with pytest.raises(DeadlineExceeded):
+        admit(house(), "a", patience_s=0)
+
+
+def test_what_is_running_of_a_list_is_waited_for_whatever_its_place() -> None:
+    busy = house(seconds_each=2)
+    admit(busy, "list", "list", "list", "list", patience_s=100)
+    with pytest.raises(Overloaded, match="may take about 12 s"):
+        admit(busy, "a", patience_s=9, running=4)
+    admit(busy, "a", patience_s=9, running=1)  # it overtakes the third and the fourth
 
 
 def test_each_leaves_once_with_one_answer_and_is_counted() -> None:
@@ -84,10 +97,10 @@ def test_everyone_can_be_answered_at_once() -> None:
 def test_one_can_wait_until_nobody_is_in() -> None:
     async def main() -> float:
         full, loop = house(), asyncio.get_running_loop()
-        await full.is_empty()
+        await full.until_empty()
         for request in admit(full, "a", "b"):
             loop.call_at(2 + request.number, full.leave, request, Answer(), "answered")
-        await full.is_empty()
+        await full.until_empty()
         return loop.time()
 
     assert run(main()) == 3

@@ -14,6 +14,7 @@ from errors import ConfigurationError, InferenceFailed, Rejected, Unavailable
 from hooks import stack_of
 from inference import LoadedPipeline
 from loading import load
+from passes import PASSES_TO_GROW
 from planning import LEAST_AUTO_TOKENS, enough_tokens
 from preparing import PreparedInput
 from protocol import TASKS
@@ -275,6 +276,25 @@ def test_out_of_memory_is_answered_in_smaller_passes_and_the_size_that_was_safe_
         assert_same(run(loaded, [(f"a b {last}", {}) for last in "cdefghij"]), results)
         assert rows[7:] == [2, 2, 2, 2]
     assert_same(results, [loaded.pipe(f"a b {last}") for last in "cdefghij"])
+
+
+def test_after_many_passes_that_fit_into_memory_larger_ones_are_tried_again(model_of: Callable[[str], Path]) -> None:
+    loaded = open_pipeline(model_of("text-classification"), max_batch_tokens=64)
+    short_of_memory = True
+
+    def fail(ids: torch.Tensor) -> None:
+        if short_of_memory and len(ids) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+
+    with hooked(loaded, fail):
+        run(loaded, [(f"a b {last}", {}) for last in "cdefghij"])
+        assert loaded.passes.max_tokens == 10
+        short_of_memory, sizes = False, []
+        for count in (PASSES_TO_GROW - 3, 1, PASSES_TO_GROW, PASSES_TO_GROW, PASSES_TO_GROW):  # two went well already
+            for _ in range(count):
+                run(loaded, [("a", {})])
+            sizes.append(loaded.passes.max_tokens)
+    assert sizes == [10, 20, 40, 64, 64]
 
 
 def test_one_text_that_does_not_fit_into_memory_fails_alone(model_of: Callable[[str], Path]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from uvicorn.logging import AccessFormatter
 
 import logs
 
@@ -16,13 +17,19 @@ def clear() -> None:
     for name in (*logs.OURS, logs.ACCESS, "uvicorn.access"):
         logging.getLogger(name).handlers = []
     logging.getLogger(logs.ACCESS).setLevel(logging.NOTSET)
+    logging.getLogger(logs.ACCESS).propagate = logging.getLogger("uvicorn.access").propagate = True
 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    clear()
     yield
     clear()
+
+
+def leave_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of its own: pytest, too, attaches handlers, also to loggers that do not propagate."""
+    clear()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
 
 def record(**extra: object) -> logging.LogRecord:
@@ -60,7 +67,10 @@ def test_a_traceback_stays_in_its_line() -> None:
 
 
 @pytest.mark.parametrize(("form", "shown"), [("text", "INFO:     hello\n"), ("json", '"message":"hello"}\n')])
-def test_our_lines_are_shown_once_from_info_on(form: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_lines_are_shown_once_from_info_on(
+    form: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
     logs.configure(form)  # type: ignore[arg-type]
     logs.configure(form)  # type: ignore[arg-type]
     logging.getLogger("server").info("hello")
@@ -86,9 +96,13 @@ def test_fields_are_those_of_the_object() -> None:
     assert (line["status"], line["total_ms"]) == (200, 1.5)
 
 
-def test_our_line_for_a_request_takes_the_place_of_uvicorns(capsys: pytest.CaptureFixture[str]) -> None:
-    theirs = logging.getLogger("uvicorn.access")
-    theirs.handlers = [logging.StreamHandler()]
+def test_our_line_for_a_request_takes_the_place_of_uvicorns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    theirs, handler = logging.getLogger("uvicorn.access"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(AccessFormatter())
+    theirs.handlers, theirs.propagate = [handler], False
     logs.configure("text")
     logs.configure("text")
     theirs.info("theirs")
@@ -96,8 +110,25 @@ def test_our_line_for_a_request_takes_the_place_of_uvicorns(capsys: pytest.Captu
     assert capsys.readouterr().out == "INFO:     ours\n"
 
 
-def test_where_uvicorn_shows_no_requests_neither_do_we(capsys: pytest.CaptureFixture[str]) -> None:
-    clear()  # pytest, too, attaches handlers to loggers that do not propagate
+def test_where_uvicorn_shows_no_requests_neither_do_we(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    logging.getLogger("uvicorn.access").propagate = False  # as `--no-access-log` leaves it
     logs.configure("text")
     logging.getLogger(logs.ACCESS).info("ours")
     assert capsys.readouterr() == ("", "")
+
+
+def test_where_the_operator_has_set_up_logging_our_lines_go_there_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    root = logging.StreamHandler(sys.stdout)
+    root.setFormatter(logging.Formatter("root %(name)s %(message)s"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [root])
+    logs.configure("json")
+    logging.getLogger("server").info("hello")
+    logging.getLogger(logs.ACCESS).info("ours")
+    logging.getLogger("uvicorn.access").info("theirs")
+    assert capsys.readouterr() == (f"root server hello\nroot {logs.ACCESS} ours\n", "")

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import Route
 
+import failures
 import metrics
 import server
 from batching import outcome_of
@@ -54,14 +55,14 @@ def told() -> dict[str, set[str]]:
 def values() -> dict[str, set[str]]:
     """The values of each label that a query may select by."""
     code = "\n".join(path.read_text() for path in ROOT.glob("*.py"))
-    outcomes: list[str | None] = [outcome_of(None), *(outcome_of(error("")) for error in server.STATUS)]
+    outcomes: list[str | None] = [outcome_of(None), *(outcome_of(error("")) for error in failures.STATUS)]
     outcomes += [skip_reason(abandoned=gone, deadline=1, now=2) for gone in (True, False)]
     return {
         "job": {"pipeline-webserver"},
         "instance": {"$instance"},  # the dashboard's choice
         "route": {route.path for route in server.app.routes if isinstance(route, Route)},
-        "status": {str(status) for status, _ in server.STATUS.values()},
-        "error_type": {""} | {error_type for _, error_type in server.STATUS.values()},
+        "status": {str(status) for status, _ in failures.STATUS.values()},
+        "error_type": {""} | {error_type for _, error_type in failures.STATUS.values()},
         "pipeline_state": set(metrics.STATE._states),
         "reason": set(re.findall(r'REFUSED\.labels\("(\w+)"\)', code)),
         "outcome": {word for word in outcomes if word} | set(re.findall(r'answer_everyone\(.*"(\w+)"\)', code)),

@@ -67,7 +67,7 @@ def test_what_a_lone_request_took_tells_what_full_batches_will_take() -> None:
     known = forecast(Cost(seconds=2, requests=1, tokens=10))
     assert known.seconds(1) == pytest.approx(2)
     assert known.seconds(4) == pytest.approx(5)  # one batch, 40 tokens
-    assert known.seconds(5) == pytest.approx(7)  # two batches, 50 tokens
+    assert known.seconds(5) == pytest.approx(10)  # two batches, and the second will be full when it begins
     assert known.seconds(400) == pytest.approx(500)
 
 
@@ -81,6 +81,11 @@ def test_one_batch_that_was_held_up_is_not_believed_but_the_new_speed_is_learned
     assert forecast(*[usual] * 3, held_up).seconds(1) == pytest.approx(2)
     assert forecast(*[usual] * 9, *[held_up] * 4).seconds(1) == pytest.approx(2)
     assert forecast(*[usual] * 9, *[held_up] * 5).seconds(1) == pytest.approx(200)
+
+
+def test_one_long_request_is_not_taken_for_the_usual_one() -> None:
+    usual, long = Cost(seconds=2, requests=1, tokens=10), Cost(seconds=1601, requests=1, tokens=16_000)
+    assert forecast(*[usual] * 8, long).seconds(1) == pytest.approx(2)
 
 
 def test_batches_that_cost_no_tokens_are_no_division_by_nothing() -> None:

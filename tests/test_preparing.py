@@ -163,3 +163,46 @@ def test_texts_that_are_to_be_cut_differently_are_not_tokenised_together(
     ]
     cut, whole = (f"The input has {tokens} tokens; the model takes at most 128." for tokens in (512, 602))
     assert [str(error) for error in loaded.prepare(work)] == [cut, whole, cut, whole]
+
+
+# Long texts
+
+
+def test_a_text_that_is_far_too_long_is_refused_by_its_beginning(
+    pipeline_of: Callable[[str], LoadedPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = pipeline_of("text-classification")
+    seen: list[int] = []
+    original = type(loaded.pipe.tokenizer).__call__
+
+    def call(tokenizer: Any, text: str, **options: Any) -> Any:
+        seen.append(len(text))
+        return original(tokenizer, text, **options)
+
+    monkeypatch.setattr(type(loaded.pipe.tokenizer), "__call__", call)
+    (error,) = loaded.prepare([("a " * 100_000, {})])
+    assert isinstance(error, TooLarge)
+    assert str(error) == "The input has over 2050 tokens; the model takes at most 128."
+    assert seen == [4096]
+
+
+def test_a_long_text_of_few_tokens_is_taken(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    loaded = pipeline_of("text-classification")
+    text = "a" + " " * 50_000 + "b"
+    assert_same(run(loaded, [(text, {})]), [loaded.pipe(text)])
+
+
+def test_characters_that_would_take_long_to_tokenise_are_refused(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    loaded = pipeline_of("zero-shot-classification")
+    (error,) = loaded.prepare([("a" * 10_000, {"candidate_labels": ["x"] * 105})])
+    assert isinstance(error, TooLarge)
+    words = "The input has 1050000 characters, counted for each label; the server takes 1048576."
+    assert str(error) == words
+
+
+def test_between_long_texts_it_is_told_that_the_call_goes_on(model_of: Callable[[str], Path]) -> None:
+    loaded = open_pipeline(model_of("token-classification"))
+    told: list[bool] = []
+    loaded.prepare.between_inputs = lambda: told.append(True)
+    loaded.prepare([("a " * 5_000, {}), ("b", {}), ("c " * 5_000, {})])
+    assert told == [True, True]

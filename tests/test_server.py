@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 import metrics
 from config import VERSION, Settings
 from errors import ConfigurationError
+from logs import ACCESS
 from server import PATIENCE, create_app
 from tests.asgi import Reply, get, post, serving
 from tests.clock import run
@@ -188,7 +189,7 @@ def test_details_of_a_failure_go_to_the_log_under_the_request_id_and_to_clients_
     async def hidden(app: Starlette, runner: FakeRunner) -> None:
         reply = await post(app, b"poison", {"X-Request-ID": "case-7"})
         assert reply.json()["error"] == "It failed."
-        (record,) = [record for record in caplog.records if record.name == "server" and record.levelname == "ERROR"]
+        (record,) = [record for record in caplog.records if record.name == "failures" and record.levelname == "ERROR"]
         assert record.getMessage() == "The model failed on request case-7"
         assert record.exc_info is not None
         assert str(record.exc_info[1]) == "the tensors do not fit"
@@ -437,7 +438,7 @@ def test_who_could_not_be_answered_in_time_is_refused_at_once() -> None:
             await asyncio.sleep(0.5)
             refused = await post(app, b"c", {PATIENCE: "5"})
             assert (refused.status, refused.json()["error_type"]) == (503, "overloaded")
-            assert refused.headers["retry-after"] == "5"
+            assert refused.headers["retry-after"] == "7"
             assert asyncio.get_running_loop().time() == 1.5
             assert [(await task).status for task in backlog] == [200] * 9
 
@@ -448,11 +449,11 @@ def test_who_could_not_be_answered_in_time_is_refused_at_once() -> None:
 
 
 def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    return [getattr(record, "fields") for record in caplog.records if record.name == "access"]  # noqa: B009
+    return [getattr(record, "fields") for record in caplog.records if record.name == ACCESS]  # noqa: B009
 
 
 def test_each_request_is_a_line_with_its_id_its_outcome_and_its_times(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "access")
+    caplog.set_level("INFO", ACCESS)
     with TestClient(create_app(Settings(), FakeRunner())) as client:
         client.post("/", json={"inputs": ["a", "b"]}, headers={"X-Request-ID": "abc"})
         client.post("/?key=secret", content=b"bad")
@@ -475,7 +476,7 @@ def test_each_request_is_a_line_with_its_id_its_outcome_and_its_times(caplog: py
 
 
 def test_probes_are_in_the_log_only_when_they_have_something_to_tell(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "access")
+    caplog.set_level("INFO", ACCESS)
 
     async def steps(app: Starlette, runner: FakeRunner) -> None:
         await get(app, "/ready")
