@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from prometheus_client import Counter
 from transformers.pipelines.base import Pipeline
+from uvicorn.logging import DefaultFormatter
 
 from config import from_environment, usable_cores
 from hooks import stack_of
 from loading import load
+from logs import ACCESS
 from pipeline_thread import PipelineThread
 from protocol import TASKS
 from server import create_app
@@ -85,6 +87,11 @@ def load_faulty() -> Pipeline:
 
 for kind in KINDS:
     FAULTS.labels(kind)  # on /metrics from the start, with 0
-logging.getLogger("access").addHandler(logging.NullHandler())  # wants its lines, though uvicorn was told to have none
 settings = from_environment()
 app = create_app(settings, PipelineThread(load_faulty, threads=settings.threads or usable_cores()))
+
+# A line for each request, though uvicorn was told to have none.
+lines = logging.StreamHandler()
+lines.setFormatter(DefaultFormatter("%(levelprefix)s %(message)s"))
+logging.getLogger(ACCESS).addHandler(lines)
+logging.getLogger(ACCESS).setLevel(logging.INFO)
