@@ -41,4 +41,4 @@ def load_faulty() -> Pipeline:
 
 
 settings = from_environment()
-app = create_app(settings, PipelineThread(load_faulty, threads=1))
+app = create_app(settings, PipelineThread(load_faulty, threads=1, speed_up=False))

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,41 @@ def hold() -> Iterator[Hold]:
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def faulty(hold: Hold) -> Iterator[Process]:
-    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_MAX_REQUESTS": "3", "PIPELINE_MAX_INPUTS": "2"}
-    with serving("tests.faulty_app:app", **environment) as process:
-        yield process
+# The processes of the faulty app, each with settings of its own.
+PROCESSES: dict[str, dict[str, str]] = {
+    "faulty": {"PIPELINE_MAX_REQUESTS": "3", "PIPELINE_MAX_INPUTS": "2"},
+    "deadline": {"PIPELINE_REQUEST_TIMEOUT_S": "4"},
+    "terminated": {"PIPELINE_MAX_BATCH_SIZE": "2"},
+    "stalled": {"PIPELINE_DRAIN_TIMEOUT_S": "0.2"},
+    "broken": {"PIPELINE_MAX_BATCH_SIZE": "1"},
+    "kill": {"PIPELINE_EXIT_ON_FAILURE": "true", "PIPELINE_MAX_BATCH_SIZE": "1"},
+    "hang": {"PIPELINE_EXIT_ON_FAILURE": "true", "PIPELINE_MAX_BATCH_SIZE": "1", "PIPELINE_REQUEST_TIMEOUT_S": "3"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started(hold: Hold) -> Iterator[dict[str, Process]]:
+    """All of them, begun at once: to start one takes longer than most tests, and nearly all of it is imports."""
+    with ExitStack() as stack:
+        processes = {}
+        for name, settings in PROCESSES.items():
+            processes[name] = Process("tests.faulty_app:app", FAULTY_APP_HOLD=hold.port, **settings)
+            stack.callback(processes[name].end)
+        yield processes
+
+
+@pytest.fixture
+def process_of(started: dict[str, Process]) -> Callable[[str], Process]:
+    def get(name: str) -> Process:
+        started[name].wait_until_serving()
+        return started[name]
+
+    return get
+
+
+@pytest.fixture
+def faulty(process_of: Callable[[str], Process]) -> Process:
+    return process_of("faulty")
 
 
 @pytest.fixture
@@ -213,109 +244,93 @@ def test_one_poisonous_input_fails_alone_and_its_secrets_stay_in_the_log(
 
 
 def test_at_the_deadline_the_answer_is_a_504_and_work_not_begun_is_skipped(
-    hold: Hold, background: ThreadPoolExecutor
+    process_of: Callable[[str], Process], hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_REQUEST_TIMEOUT_S": "4"}
-    with serving("tests.faulty_app:app", **environment) as process:
-        held = background.submit(post, process, HOLD)
-        held_pass = hold.begun()
-        waiting = post(process, "a [MASK]")
-        assert (waiting.status_code, waiting.json()["error_type"]) == (504, "deadline_exceeded")
-        assert held.result().status_code == 504
-        until(lambda: httpx2.get(f"{process.url}/health").status_code == 503)  # stuck for longer than its deadline
-        held_pass.close()
-        until(lambda: metric(process, "pipeline_in_house") == 0)
-        skipped = [metric(process, f'pipeline_inputs_total{{outcome="{why}"}}') for why in ("abandoned", "expired")]
-        assert sum(skipped) == 1
-        assert post(process, "a [MASK]").status_code == 200
-        assert httpx2.get(f"{process.url}/health").status_code == 200
+    process = process_of("deadline")
+    held = background.submit(post, process, HOLD)
+    held_pass = hold.begun()
+    waiting = post(process, "a [MASK]")
+    assert (waiting.status_code, waiting.json()["error_type"]) == (504, "deadline_exceeded")
+    assert held.result().status_code == 504
+    until(lambda: httpx2.get(f"{process.url}/health").status_code == 503)  # stuck for longer than its deadline
+    held_pass.close()
+    until(lambda: metric(process, "pipeline_in_house") == 0)
+    skipped = [metric(process, f'pipeline_inputs_total{{outcome="{why}"}}') for why in ("abandoned", "expired")]
+    assert sum(skipped) == 1
+    assert post(process, "a [MASK]").status_code == 200
+    assert httpx2.get(f"{process.url}/health").status_code == 200
 
 
 def test_sigterm_answers_everything_that_was_accepted_and_exits_with_0(
-    hold: Hold, background: ThreadPoolExecutor
+    process_of: Callable[[str], Process], hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    with serving("tests.faulty_app:app", FAULTY_APP_HOLD=hold.port, PIPELINE_MAX_BATCH_SIZE="2") as process:
-        accepted = [background.submit(post, process, HOLD)]
-        held_pass = hold.begun()
-        accepted += [background.submit(post, process, f"{word} [MASK]") for word in "abcdefg"]
-        until(lambda: metric(process, "pipeline_in_house") == 8)
-        process.terminate()
-        process.wait_for_line("Shutting down")
-        with pytest.raises(httpx2.TransportError):
-            post(process, "too late [MASK]")
-        held_pass.close()
-        assert [future.result().status_code for future in accepted] == [200] * 8
-        assert process.exit_status() == 0
-        assert not any("Traceback" in line for line in process.log)
+    process = process_of("terminated")
+    accepted = [background.submit(post, process, HOLD)]
+    held_pass = hold.begun()
+    accepted += [background.submit(post, process, f"{word} [MASK]") for word in "abcdefg"]
+    until(lambda: metric(process, "pipeline_in_house") == 8)
+    process.terminate()
+    process.wait_for_line("Shutting down")
+    with pytest.raises(httpx2.TransportError):
+        post(process, "too late [MASK]")
+    held_pass.close()
+    assert [future.result().status_code for future in accepted] == [200] * 8
+    assert process.exit_status() == 0
+    assert not any("Traceback" in line for line in process.log)
 
 
 def test_neither_a_stuck_pass_nor_a_stalled_client_keeps_the_server_from_ending(
-    hold: Hold, background: ThreadPoolExecutor
+    process_of: Callable[[str], Process], hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_DRAIN_TIMEOUT_S": "0.2"}
-    with serving("tests.faulty_app:app", **environment) as process:
-        held = background.submit(post, process, HOLD)
-        held_pass = hold.begun()
-        with process.connect() as client:
-            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\na")
-            assert httpx2.get(f"{process.url}/health").status_code == 200
-            process.terminate()
-            assert (held.result().status_code, held.result().json()["error_type"]) == (503, "draining")
-            assert process.exit_status() == 0  # though the pass still runs, and the client still sends
-        held_pass.close()
+    process = process_of("stalled")
+    held = background.submit(post, process, HOLD)
+    held_pass = hold.begun()
+    with process.connect() as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\na")
+        assert httpx2.get(f"{process.url}/health").status_code == 200
+        process.terminate()
+        assert (held.result().status_code, held.result().json()["error_type"]) == (503, "draining")
+        assert process.exit_status() == 0  # though the pass still runs, and the client still sends
+    held_pass.close()
 
 
 def test_a_model_in_which_everything_fails_turns_health_red_and_answers_everyone(
-    hold: Hold, background: ThreadPoolExecutor
+    process_of: Callable[[str], Process], hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    with serving("tests.faulty_app:app", FAULTY_APP_HOLD=hold.port, PIPELINE_MAX_BATCH_SIZE="1") as process:
-        held: list[Future[httpx2.Response]] = [background.submit(post, process, "hold kill [MASK]")]
-        held_pass = hold.begun()
-        held += [background.submit(post, process, "a [MASK]") for _ in range(3)]
-        until(lambda: metric(process, "pipeline_in_house") == 4)
-        held_pass.close()
-        for future in held:
-            assert (future.result().status_code, future.result().json()["error_type"]) == (503, "unavailable")
-        for path in ("/health", "/ready"):
-            assert httpx2.get(process.url + path).status_code == 503
-        process.terminate()
-        assert process.exit_status() == 0
+    process = process_of("broken")
+    held: list[Future[httpx2.Response]] = [background.submit(post, process, "hold kill [MASK]")]
+    held_pass = hold.begun()
+    held += [background.submit(post, process, "a [MASK]") for _ in range(3)]
+    until(lambda: metric(process, "pipeline_in_house") == 4)
+    held_pass.close()
+    for future in held:
+        assert (future.result().status_code, future.result().json()["error_type"]) == (503, "unavailable")
+    for path in ("/health", "/ready"):
+        assert httpx2.get(process.url + path).status_code == 503
+    process.terminate()
+    assert process.exit_status() == 0
 
 
 @pytest.mark.parametrize("fault", ["kill", "hang"])
 def test_for_a_supervisor_a_broken_or_stuck_server_answers_everyone_and_ends_with_status_1(
-    fault: str, hold: Hold, background: ThreadPoolExecutor
+    fault: str, process_of: Callable[[str], Process], hold: Hold, background: ThreadPoolExecutor
 ) -> None:
-    environment = {"FAULTY_APP_HOLD": hold.port, "PIPELINE_EXIT_ON_FAILURE": "true", "PIPELINE_MAX_BATCH_SIZE": "1"}
-    if fault == "hang":
-        environment["PIPELINE_REQUEST_TIMEOUT_S"] = "3"
-    with serving("tests.faulty_app:app", **environment) as process:
-        inside = [background.submit(post, process, f"hold {fault} [MASK]")]
-        held_pass = hold.begun()
-        inside += [background.submit(post, process, "a [MASK]") for _ in range(3)]
-        until(lambda: metric(process, "pipeline_in_house") == 4)
-        if fault == "kill":
-            held_pass.close()
-        answers = [future.result() for future in inside]
-        # Those who came first may be at their own deadline just when the model is found to be stuck.
-        assert {(answer.status_code, answer.json()["error_type"]) for answer in answers} <= {
-            (503, "unavailable"),
-            *([(504, "deadline_exceeded")] if fault == "hang" else []),
-        }
-        assert process.exit_status() == 1
-        assert any("CRITICAL" in line for line in process.log)
+    process = process_of(fault)
+    inside = [background.submit(post, process, f"hold {fault} [MASK]")]
+    held_pass = hold.begun()
+    inside += [background.submit(post, process, "a [MASK]") for _ in range(3)]
+    until(lambda: metric(process, "pipeline_in_house") == 4)
+    if fault == "kill":
         held_pass.close()
-
-
-def test_each_request_is_one_line_of_the_log_also_as_an_object() -> None:
-    with serving(PIPELINE_LOG_FORMAT="json") as process:
-        answer = httpx2.post(process.url, content=b"a [MASK]", headers={"X-Request-ID": "abc"})
-        assert answer.status_code == 200
-        process.wait_for_line("total_ms")
-        (line,) = [json.loads(line) for line in process.log if "total_ms" in line]
-        assert (line["status"], line["request_id"], line["path"], line["batch_size"]) == (200, "abc", "/", 1)
-        assert line["total_ms"] >= line["model_ms"] > 0
-        assert all(json.loads(line)["level"] for line in process.log)  # uvicorn's lines, too
+    answers = [future.result() for future in inside]
+    # Those who came first may be at their own deadline just when the model is found to be stuck.
+    assert {(answer.status_code, answer.json()["error_type"]) for answer in answers} <= {
+        (503, "unavailable"),
+        *([(504, "deadline_exceeded")] if fault == "hang" else []),
+    }
+    assert process.exit_status() == 1
+    assert any("CRITICAL" in line for line in process.log)
+    held_pass.close()
 
 
 # The start

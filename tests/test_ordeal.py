@@ -8,7 +8,12 @@ import orjson
 import pytest
 
 from benchmarks.connection import Reply
-from tests.ordeal import WEIGHTS, Account, Clients, Counts, Log, Mix, Options, Plan, Report, Text, disagreements, ordeal
+from tests.ordeal.__main__ import Options, Report, ordeal
+from tests.ordeal.account import Account
+from tests.ordeal.clients import Clients
+from tests.ordeal.mix import WEIGHTS, Mix
+from tests.ordeal.plans import Plan, Text
+from tests.ordeal.server_side import Counts, Log, disagreements
 
 WORDS = ["sun", "sea", "dog", "king", "tree", "house"]
 GOOD = Plan("good", 1, (b"POST",), frozenset({200, 503}), (Text("the sun", "here"),), guesses=1, inputs=1)

@@ -1,9 +1,11 @@
 """The real app with the real bundled model, whose forward passes fail at random.
 
-For the process that `tests/ordeal.py` starts: `uvicorn tests.ordeal_app:app`. Only a pass that has a row with the word
+For the process that `tests.ordeal` starts: `uvicorn tests.ordeal.app:app`. Only a pass that has a row with the word
 `ORDEAL_WORD` can fail. So the failing passes are those of marked texts: the check that a plain text still works,
 and the warm-up, are never hit, and a client whose text has not that word can be promised that it gets no error of it.
 A fault strikes in the middle of the model, where a pass leaves most behind. How many there were is on `/metrics`.
+
+Owns the faults: which pass fails, and how. It must never know the clients: what it is told is in the environment.
 """
 
 import logging
