@@ -373,22 +373,29 @@ def test_a_hub_that_cannot_be_reached_ends_the_start_with_one_clear_line(unreach
     assert_ends_with_one_line(unreachable, f"cannot reach {nobody} and 'a/b' is not in the local cache; check the net")
 
 
-def test_a_start_that_cannot_succeed_ends_with_one_clear_line_and_a_status_that_says_so(tmp_path: Path) -> None:
-    make_model("fill-mask", tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "architectures": None}))
-    with running_hub({}) as (hub, _):
-        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache")}
+@pytest.fixture(scope="module", autouse=True)
+def hopeless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Process, str]]]:
+    """Starts that cannot succeed, with the words that each should end with; begun early, since imports take long."""
+    folder = tmp_path_factory.mktemp("hopeless")
+    make_model("fill-mask", folder / "model")
+    config = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    with running_hub({}) as (hub, _), ExitStack() as stack:
+        online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub, "HF_HOME": str(folder / "cache")}
         cases: list[tuple[dict[str, str], str]] = [
             ({"PIPELINE_MODLE": "x"}, "PIPELINE_MODLE is not a setting; did you mean PIPELINE_MODEL?"),
             ({"PIPELINE_MODEL": "/no/such"}, "the folder '/no/such' does not exist; check PIPELINE_MODEL"),
-            ({"PIPELINE_MODEL": str(tmp_path / "model")}, "(architectures: none); set PIPELINE_TASK"),
+            ({"PIPELINE_MODEL": str(folder / "model")}, "(architectures: none); set PIPELINE_TASK"),
             ({"PIPELINE_MODEL": "nobody/nothing", **online}, f"there is no model 'nobody/nothing' at {hub}"),
         ]
-        processes = [Process(**environment) for environment, _ in cases]
-        try:
-            for process, (_, words) in zip(processes, cases, strict=True):
-                assert_ends_with_one_line(process, words)
-        finally:
-            for process in processes:
-                process.end()
+        processes = [(Process(**environment), words) for environment, words in cases]
+        for process, _ in processes:
+            stack.callback(process.end)
+        yield processes
+
+
+def test_a_start_that_cannot_succeed_ends_with_one_clear_line_and_a_status_that_says_so(
+    hopeless: list[tuple[Process, str]],
+) -> None:
+    for process, words in hopeless:
+        assert_ends_with_one_line(process, words)
