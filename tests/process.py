@@ -90,6 +90,17 @@ class Process:
         self.exit_status()
 
 
+def read_to_the_end(client: socket.socket) -> bytes:
+    """Until the server closes the connection."""
+    received = bytearray()
+    try:
+        while chunk := client.recv(2**16):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    return bytes(received)
+
+
 @contextmanager
 def serving(app: str = "server:app", **environment: str) -> Iterator[Process]:
     process = Process(app, **environment)

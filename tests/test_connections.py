@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from connections import MOST_HEAD_BYTES, allow_many_connections, watch_connections
+from tests.process import read_to_the_end
 
 PATIENCE_S = 0.3
 LONG = b"x" * 2**25  # more than the sockets' buffers take
@@ -57,17 +58,6 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
 def connected(port: int) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         yield client
-
-
-def read_to_the_end(client: socket.socket) -> bytes:
-    """Until the server closes the connection."""
-    received = bytearray()
-    try:
-        while chunk := client.recv(2**16):
-            received += chunk
-    except ConnectionResetError:
-        pass
-    return bytes(received)
 
 
 def read_answer(client: socket.socket, end: bytes) -> bytes:

@@ -21,7 +21,7 @@ import transformers
 
 from config import BUNDLED_MODEL
 from tests.compare import assert_same
-from tests.process import Process, serving
+from tests.process import Process, read_to_the_end, serving
 
 TEXT = b"a [MASK]"
 JSON = b"Content-Type: application/json"
@@ -77,17 +77,6 @@ def send(client: socket.socket, data: bytes) -> None:
     """All of it, unless the server stops listening."""
     with suppress(BrokenPipeError, ConnectionResetError):
         client.sendall(data)
-
-
-def read_to_the_end(client: socket.socket) -> bytes:
-    """Until the server closes the connection."""
-    received = bytearray()
-    try:
-        while chunk := client.recv(2**16):
-            received += chunk
-    except ConnectionResetError:
-        pass
-    return bytes(received)
 
 
 def talk(process: Process, data: bytes) -> list[Answer]:
