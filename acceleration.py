@@ -75,8 +75,15 @@ def worst_difference(reference: Sequence[torch.Tensor], outputs: Sequence[torch.
     return worst
 
 
-def speed_ups_for(model: PreTrainedModel, reads: Reads | None, *, can_pad: bool = True) -> list[SpeedUp]:
-    """All of them, in the order in which they are tried; `reads` where not every position is read of the output."""
+def speed_ups_for(
+    model: PreTrainedModel, reads: Reads | None, *, can_pad: bool = True, only_products: bool = False
+) -> list[SpeedUp]:
+    """All of them, in the order in which they are tried; `reads` where not every position is read of the output.
+
+    `only_products` for models that encode no texts: they have products, but neither padding nor unread positions.
+    """
+    if only_products:
+        return [PrepackedWeights(model)]
     no_padding = NoPadding(model, can_pad=can_pad)
     head, last = MaskedHead(model, reads), LastLayer(model, reads, no_padding)
     return [head, no_padding, last, PrepackedWeights(model)]

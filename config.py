@@ -95,8 +95,27 @@ class Settings(BaseSettings):
     max_inputs: int = Field(
         default=32, ge=1, description="Inputs in one request. Higher lets one client take a larger share of the house."
     )
-    max_body_bytes: int = Field(
-        default=2**20, ge=1, description="Bytes in one request's body. Higher lets a few clients fill the memory."
+    max_body_bytes: Annotated[int | None, BeforeValidator(_auto)] = Field(
+        default=None,
+        ge=1,
+        description="Bytes in one request's body; `auto`: 1 MiB, for images and audio 16 MiB. Higher lets a few "
+        "clients fill the memory.",
+    )
+    max_new_tokens: int = Field(
+        default=256,
+        ge=1,
+        description="Tokens that one input can make a model write. Higher lets one request hold up its whole batch.",
+    )
+    max_image_pixels: int = Field(
+        default=25_000_000,
+        ge=1,
+        description="Pixels of one image. Higher lets a small file fill the memory: a pixel takes up to 16 bytes.",
+    )
+    max_audio_s: float = Field(
+        default=60,
+        gt=0,
+        le=86_400,
+        description="Seconds of one recording. Higher lets one request hold up all others for longer.",
     )
     request_timeout_s: float = Field(
         default=30,

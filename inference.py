@@ -6,22 +6,20 @@ A batch goes through the stages that `transformers` documents for pipelines (`_s
 """
 
 import logging
-import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-from transformers.pipelines.base import ChunkPipeline, Pipeline
-from transformers.pipelines.fill_mask import FillMaskPipeline
+from transformers.pipelines.base import Pipeline
 
 import metrics
 from acceleration import Outcome, Probe, accelerate, speed_ups_for, tolerance_of
-from errors import ConfigurationError, PipelineServerError, TooLarge, Unavailable, first_line
-from fillmask import FillMask
+from errors import ConfigurationError, PipelineServerError, Rejected, TooLarge, Unavailable, first_line
 from packing import NoPadding
 from passes import Passes, Row, numbers
-from preparing import Preparation, PreparedInput, failed
+from preparing import Limits, PreparedInput, failed
 from reading import MaskedHead, Reads, first_token
+from stages import postprocess_of, preparation_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,58 +28,34 @@ logger = logging.getLogger(__name__)
 PROBED_WORDS = (3, 100, 8, 24, 14)
 MOST_PROBED_WORDS = 1_000
 MEASURED_WORDS = 24
-WORDS = (
-    "the",
-    "a",
-    "of",
-    "and",
-    "in",
-    "to",
-    "is",
-    "was",
-    "he",
-    "for",
-    "it",
-    "with",
-    "as",
-    "his",
-    "on",
-    "be",
-    "at",
-    "by",
-)
 
 
 class LoadedPipeline:
     """A pipeline taken apart into its stages. Plain blocking calls, for one thread at a time."""
 
     def __init__(
-        self, pipe: Pipeline, *, truncate: bool = False, max_batch_tokens: int | None = None, speed_up: bool = True
+        self,
+        pipe: Pipeline,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        max_batch_tokens: int | None = None,
+        speed_up: bool = True,
     ) -> None:
         self.pipe = pipe
         self.speed_ups: list[Outcome] = []
         self._speed_up = speed_up
         self.task: str = pipe.task
-        self.prepare = Preparation(pipe, truncate=truncate)
-        self.passes = Passes(pipe, max_batch_tokens)
-        self._chunked = isinstance(pipe, ChunkPipeline)
-        self._postprocess: Callable[..., Any] = FillMask(pipe) if type(pipe) is FillMaskPipeline else pipe.postprocess
+        self.prepare = preparation_of(pipe, limits)
+        self.passes = Passes(pipe, max_batch_tokens, by_shape=self.prepare.by_shape, why_alone=self.prepare.why_alone)
+        self._postprocess = postprocess_of(pipe)
 
     def sample(self, words: int) -> PreparedInput:
         """An input of about `words` tokens that the pipeline takes; always the same. Raises `ConfigurationError`."""
-        parameters: dict[str, object] = {}
-        chosen = random.Random(words).choices(WORDS, k=words)  # noqa: S311 - repeatable, not secret
-        if self.task == "fill-mask":
-            for _ in range(1 + words // 20):
-                chosen.insert(words // 2, self.pipe.tokenizer.mask_token)
-        text = " ".join(chosen)
-        if self.task == "zero-shot-classification":
-            parameters["candidate_labels"] = ["test"]
-        (prepared,) = self.prepare([(text, parameters)])
+        (prepared,) = self.prepare([self.prepare.sample(words)])
         if isinstance(prepared, TooLarge) and words > 1:
             return self.sample(words // 2)
         if isinstance(prepared, PipelineServerError):
-            raise ConfigurationError(f"the model refuses a plain text: {prepared}")
+            raise ConfigurationError(f"the model refuses a plain input: {prepared}")
         return prepared
 
     def warm_up(self) -> None:
@@ -91,7 +65,7 @@ class LoadedPipeline:
             measured = self.sample(MEASURED_WORDS).rows[0]
             probed = [row for words in PROBED_WORDS for row in self.sample(words).rows]
             passes.measure(measured)
-            passes.try_padding(probed)
+            passes.try_sharing(probed)
             if self._speed_up:
                 if window := getattr(self.pipe.model.config, "sliding_window", None):
                     probed += self.sample(min(2 * window, MOST_PROBED_WORDS)).rows
@@ -100,15 +74,18 @@ class LoadedPipeline:
         except ConfigurationError:
             raise
         except Exception as error:
-            raise ConfigurationError(f"the model fails on a plain text: {first_line(error)}") from error
+            raise ConfigurationError(f"the model fails on a plain input: {first_line(error)}") from error
         if passes.why_alone is not None:
             logger.warning("Each input has a pass of its own: %s.", passes.why_alone.rstrip("."))
-        elif not passes.can_pad and not passes.padding_is_free:
+        elif not passes.by_shape and not passes.can_pad and not passes.padding_is_free:
             logger.warning("Only inputs of equal length share a pass: %s.", passes.why_not_padded)
 
     def _accelerate(self, rows: Sequence[Row], alone: Row) -> None:
         passes = self.passes
-        speed_ups = speed_ups_for(self.pipe.model, self.reads(), can_pad=passes.can_collate)
+        only_products = passes.by_shape or self.prepare.writes
+        speed_ups = speed_ups_for(
+            self.pipe.model, self.reads(), can_pad=passes.can_collate, only_products=only_products
+        )
 
         def in_a_batch(names: Collection[str]) -> list[torch.Tensor]:
             outputs = passes.one(rows) if NoPadding.name in names else passes.run_strictly(rows)
@@ -162,14 +139,17 @@ class LoadedPipeline:
             if isinstance(output, Exception):
                 return failed("The model failed on this input.", output)
         try:
-            given = outputs if self._chunked else outputs[0]
+            given = outputs if self.prepare.chunked else outputs[0]
             result = self._postprocess(given, **prepared.postprocess_parameters)
+        except ValueError as error:
+            if prepared.parameters:  # some are only looked at here
+                return Rejected(str(error))
+            return failed("The model's output for this input could not be read.", error)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic in the tokenizer's Rust, here too
             return failed("The model's output for this input could not be read.", error)
-        # This one pipeline wraps its result, and only when it was not asked for a number of labels.
-        return [result] if self.task == "text-classification" and "top_k" not in prepared.parameters else result
+        return [result] if prepared.is_wrapped else result
 
     def _check_alive(self) -> None:
         """Every input of a batch failed. Raises `Unavailable` if a plain text fails too: then it is not the inputs."""

@@ -4,8 +4,9 @@ It must never know how a pipeline is run, nor settings objects.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.models.auto import modeling_auto as auto
 from transformers.pipelines import TASK_ALIASES
 from transformers.pipelines.base import Pipeline
 
@@ -26,13 +28,30 @@ logger = logging.getLogger(__name__)
 # What is at the root of it when no hub answers.
 UNREACHED = (ConnectionError, TimeoutError, LocalEntryNotFoundError)
 
-# The task that a checkpoint was made for, by the end of its class's name.
-TASK_OF_ARCHITECTURE = {
-    "ForMaskedLM": "fill-mask",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "Model": "feature-extraction",
-}
+# The task that a checkpoint was made for, by the lists of classes that `transformers` has; the first one counts.
+CLASSES_OF_TASK: list[tuple[str, Mapping[str, Any]]] = [
+    ("fill-mask", auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
+    ("text-classification", auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+    ("token-classification", auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
+    ("text-generation", auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    ("table-question-answering", auto.MODEL_FOR_TABLE_QUESTION_ANSWERING_MAPPING_NAMES),
+    ("image-classification", auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
+    ("object-detection", auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES),
+    ("image-segmentation", auto.MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES),
+    ("image-segmentation", auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES),
+    ("image-segmentation", auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES),
+    ("image-segmentation", auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES),
+    ("automatic-speech-recognition", auto.MODEL_FOR_CTC_MAPPING_NAMES),
+    ("automatic-speech-recognition", auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES),
+    ("audio-classification", auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES),
+    ("zero-shot-image-classification", auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
+    ("image-feature-extraction", auto.MODEL_FOR_IMAGE_MAPPING_NAMES),
+    ("feature-extraction", auto.MODEL_MAPPING_NAMES),
+]
+
+
+# What else than a model a pipeline works with, each if the pipeline says so.
+PARTS = ("tokenizer", "image_processor", "feature_extractor")
 
 
 def is_folder_name(model: str) -> bool:
@@ -68,8 +87,9 @@ def task_of(model: str, revision: str | None) -> str:
     config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     architectures: list[str] = config.architectures or []
     for architecture in architectures:
-        for ending, task in TASK_OF_ARCHITECTURE.items():
-            if architecture.endswith(ending) and not architecture.endswith("HeadModel"):
+        for task, classes in CLASSES_OF_TASK:
+            # A value is one name, or several.
+            if any(architecture in ([names] if isinstance(names, str) else names) for names in classes.values()):
                 return task
     found = ", ".join(architectures) or "none"
     raise ConfigurationError(f"{model!r} does not say what it is for (architectures: {found}); set PIPELINE_TASK")
@@ -110,8 +130,9 @@ def load(
     except Exception as error:
         logger.debug("loading failed", exc_info=True)
         raise ConfigurationError(explain_loading(model, revision, error)) from error
-    if pipe.tokenizer is None:
-        raise ConfigurationError(f"{model!r} has no tokenizer, so it cannot serve the task {task!r}")
+    for part in PARTS:
+        if getattr(pipe, f"_load_{part}") and getattr(pipe, part) is None:
+            raise ConfigurationError(f"{model!r} has no {part.replace('_', ' ')}, so it cannot serve the task {task!r}")
     # From here on it would only quote what clients send.
     transformers.utils.logging.set_verbosity_error()
     return pipe

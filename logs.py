@@ -9,7 +9,7 @@ from uvicorn.logging import AccessFormatter, DefaultFormatter
 
 NAME = "pipeline-webserver"
 ACCESS = "pipeline-webserver.access"
-OURS = ("acceleration", "asyncio", "batching", "failures", "inference", "loading", "passes", "preparing", "server")
+OURS = ("acceleration", "asyncio", "batching", "failures", "inference", "loading", "passes", "server", "texts")
 # Those that bring handlers of their own.
 THEIRS = ("huggingface_hub", "transformers", "uvicorn")
 

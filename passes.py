@@ -5,7 +5,8 @@ Every row comes out as it would have, had it run alone. It must never know input
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.pipelines.pt_utils import PipelineIterator
 import metrics
 from acceleration import tolerance_of, worst_difference
 from errors import first_line
+from joining import joined, parts
 from planning import MOST_AUTO_TOKENS, enough_tokens, plan_in_order, plan_passes
 
 logger = logging.getLogger(__name__)
@@ -33,26 +35,30 @@ STRETCHED = {"dynamic", "longrope"}
 
 @dataclass(slots=True)
 class Row:
-    """One model input of one row, tensors of `[1, tokens, ...]`, and its length in tokens."""
+    """One model input of one row, tensors of `[1, ...]`, and its length: tokens, or what costs as much as so many."""
 
     inputs: Mapping[str, Any]
     forward_parameters: dict[str, Any]
     length: int
+    apart: str = ""  # what else rows have to have in common to share a pass
+    seed: int | None = None  # of what is random in its pass
 
     @property
     def kind(self) -> str:
         """Rows of one kind can share a pass."""
-        return repr((sorted(self.inputs), sorted(self.forward_parameters.items())))
+        return repr((sorted(self.inputs), sorted(self.forward_parameters.items()), self.apart))
 
 
 def cut_padding(outputs: Any, inputs: Mapping[str, Any], length: int, padded: int, *, left: bool) -> Any:
     """One row's model outputs without what was computed for padding.
 
     Cut along the second dimension: what came in as `[1, tokens]`, and what has the shape `[1, tokens, ...]`.
-    `[1, labels]` stays whole, even where there are as many labels as tokens.
+    `[1, labels]` stays whole, even where there are as many labels as tokens. What was written goes on from its padding.
     """
     if length == padded:
         return outputs
+    if "generated_sequence" in outputs:
+        outputs["generated_sequence"] = outputs["generated_sequence"][:, :, padded - length :]
     for name, value in outputs.items():
         is_sequence = isinstance(value, torch.Tensor) and value.ndim >= 2 and value.shape[1] == padded
         if is_sequence and (value.ndim >= 3 or name in inputs):
@@ -64,6 +70,17 @@ def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows of equal length as one batch, for tokenizers that have no padding token."""
     values = {name: [row[name] for row in rows] for name in rows[0]}
     return {name: torch.cat(all_) if isinstance(all_[0], torch.Tensor) else all_ for name, all_ in values.items()}
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """What is random in it begins at this seed, if there is one, and nothing else is changed by that."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -91,27 +108,28 @@ def forget_lengths(parts: Sequence[torch.nn.Module]) -> None:
 class Passes:
     """The forward passes of one pipeline. `measure` comes first: until then no row shares a pass with a longer one."""
 
-    def __init__(self, pipe: Pipeline, max_tokens: int | None) -> None:
+    def __init__(
+        self, pipe: Pipeline, max_tokens: int | None, *, by_shape: bool = False, why_alone: str | None = None
+    ) -> None:
         self.pipe = pipe
+        self.by_shape = by_shape  # rows share a pass by the shapes of their tensors, without padding
         self.max_tokens = max_tokens or MOST_AUTO_TOKENS
         self.fixed_cost_tokens = 0.0
         self.why_not_padded: str | None = "it was not tried"
         self._stretched = stretched_positions(pipe.model)
-        self.why_alone = "the longest text of a pass moves the positions of the others" if self._stretched else None
+        self.why_alone = why_alone
+        if self._stretched:
+            self.why_alone = "the longest text of a pass moves the positions of the others"
         self.padding_is_free = False
-        self.between_passes: Callable[[], None] = lambda: None  # a long run tells that it goes on
+        self.on_progress: Callable[[], None] = lambda: None  # a long run tells that it goes on
         self.padding_tokens = 0  # that the last run computed
         self._begun = False
         self._most_tokens = 0  # `max_tokens` before memory was short
         self._passes_in_memory = 0
         self._auto = max_tokens is None
-        self._left = pipe.tokenizer.padding_side == "left"
-        self._collate = pad_collate_fn(pipe.tokenizer, None) if pipe.tokenizer.pad_token_id is not None else stack
-
-    @property
-    def can_collate(self) -> bool:
-        """Whether rows of different lengths can be put into one pass at all."""
-        return self._collate is not stack
+        self.can_collate = not by_shape and pipe.tokenizer.pad_token_id is not None  # rows of different lengths
+        self._collate = pad_collate_fn(pipe.tokenizer, None) if self.can_collate else stack
+        self._left = self.can_collate and pipe.tokenizer.padding_side == "left"
 
     def measure(self, row: Row) -> None:
         """Learn what a pass costs, a fixed time and a time for each token, from passes of one such row and of many.
@@ -128,9 +146,16 @@ class Passes:
         if self._auto:
             self.max_tokens = enough_tokens(self.fixed_cost_tokens)
 
-    def try_padding(self, rows: Sequence[Row]) -> None:
+    def try_sharing(self, rows: Sequence[Row]) -> None:
         """Learn whether rows of these lengths come out of one pass as they do alone: some models look at padding."""
-        self.why_not_padded = self._why_not_padded(rows)
+        if not self.by_shape:
+            self.why_not_padded = self._why_not_shared(rows)
+        elif self.why_alone is None:
+            self.why_alone = self._why_not_shared(rows)
+
+    @property
+    def _company(self) -> str:
+        return "company" if self.by_shape else "padding"
 
     @property
     def can_pad(self) -> bool:
@@ -165,12 +190,18 @@ class Passes:
     def one(self, rows: Sequence[Row]) -> list[Any]:
         """The outputs of each row in one pass; raises what the model raises."""
         if self._begun:
-            self.between_passes()
+            self.on_progress()
         self._begun = True
-        forward = rows[0].forward_parameters
         forget_lengths(self._stretched)
+        with seeded(rows[0].seed):
+            return self._forward(rows)
+
+    def _forward(self, rows: Sequence[Row]) -> list[Any]:
+        forward = rows[0].forward_parameters
         if len(rows) == 1:
-            return [self.pipe.forward(rows[0].inputs, **forward)]
+            return [self.pipe.forward(dict(rows[0].inputs), **forward)]
+        if self.by_shape:
+            return parts(self.pipe.forward(joined([row.inputs for row in rows]), **forward), len(rows))
         batch = self._collate([row.inputs for row in rows])
         padded = max(row.length for row in rows)
         self.padding_tokens += self._tokens(rows) - sum(row.length for row in rows)
@@ -231,20 +262,34 @@ class Passes:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    def _why_not_padded(self, rows: Sequence[Row]) -> str | None:
-        if not self.can_collate:
+    def _why_not_shared(self, rows: Sequence[Row]) -> str | None:
+        if not self.can_collate and not self.by_shape:
             return "the tokenizer has no padding token"
         alone = [numbers(self.one([row])[0]) for row in rows]
         try:
             worst = worst_difference(alone, [numbers(outputs) for outputs in self.one(rows)])
         except Exception as error:
-            return f"this model takes no padding ({first_line(error)})"
+            return f"this model takes no {self._company} ({first_line(error)})"
         if worst > tolerance_of(self.pipe.model.dtype):
-            return f"padding changes the answers by {worst:.1e}"
+            return f"{self._company} changes the answers by {worst:.1e}"
         return None
 
 
-def numbers(outputs: Mapping[str, Any]) -> torch.Tensor:
-    """All that a model computed for a row, in one dimension."""
-    floats = [value for value in outputs.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
-    return torch.cat([value.flatten() for value in floats])
+def numbers(outputs: Any) -> torch.Tensor:
+    """All that a model computed for a row, in one dimension; of tokens, which are or are not equal, the digits."""
+    tensors = list(tensors_in(outputs))
+    floats = [tensor.flatten() for tensor in tensors if tensor.is_floating_point()]
+    whole = [tensor.flatten()[:, None] >> torch.arange(0, 64, 4) & 15 for tensor in tensors if is_token(tensor)]
+    return torch.cat(floats or [digits.flatten().float() for digits in whole])
+
+
+def is_token(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() and tensor.dtype != torch.bool
+
+
+def tensors_in(outputs: Any) -> Iterator[torch.Tensor]:
+    if isinstance(outputs, torch.Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping | tuple | list):
+        for value in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from tensors_in(value)

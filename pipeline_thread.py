@@ -24,7 +24,7 @@ from transformers.pipelines.base import Pipeline
 
 from errors import PipelineServerError
 from inference import LoadedPipeline
-from preparing import PreparedInput, Work
+from preparing import Limits, PreparedInput, Work
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -59,14 +59,14 @@ class PipelineThread:
         load: Callable[[], Pipeline],
         *,
         threads: int,
-        truncate: bool = False,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
         max_batch_tokens: int | None = None,
         speed_up: bool = True,
     ) -> None:
         self._load = load
         self._speed_up = speed_up
         self._threads = threads
-        self._truncate = truncate
+        self._limits = limits
         self._max_batch_tokens = max_batch_tokens
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
@@ -78,12 +78,12 @@ class PipelineThread:
         self._thread.start()
         self._loaded = await self._call(self._open)
         tell_progress = partial(self._tell_progress, asyncio.get_running_loop())
-        self._loaded.passes.between_passes = self._loaded.prepare.between_inputs = tell_progress
+        self._loaded.passes.on_progress = self._loaded.prepare.on_progress = tell_progress
 
     def _open(self) -> LoadedPipeline:
         torch.set_num_threads(self._threads)  # counts for the thread that calls it
         loaded = LoadedPipeline(
-            self._load(), truncate=self._truncate, max_batch_tokens=self._max_batch_tokens, speed_up=self._speed_up
+            self._load(), limits=self._limits, max_batch_tokens=self._max_batch_tokens, speed_up=self._speed_up
         )
         loaded.warm_up()
         settle()

@@ -37,6 +37,8 @@ from connections import allow_many_connections, watch_connections
 from envelope import Envelope
 from failures import Failures, Json
 from policy import Policy
+from preparing import Limits
+from tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,9 @@ LIMITS = (
     "batch_wait_ms",
     "max_requests",
     "max_inputs",
-    "max_body_bytes",
+    "max_new_tokens",
+    "max_image_pixels",
+    "max_audio_s",
     "request_timeout_s",
     "truncate",
 )
@@ -73,10 +77,11 @@ def digest(key: bytes) -> bytes:
 
 def pipeline_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
-    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(protocol.TASKS))
+    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(TASKS))
+    limits = Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
     threads = s.threads or config.usable_cores()
     return pipeline_thread.PipelineThread(
-        load, threads=threads, truncate=s.truncate, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
+        load, threads=threads, limits=limits, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
     )
 
 
@@ -96,8 +101,8 @@ class Service:
     def __init__(self, settings: Settings, runner: ServedRunner) -> None:
         self.settings = settings
         self.runner = runner
-        self.bodies = Bodies(settings.max_body_bytes)
-        self.task: protocol.Task
+        self.bodies: Bodies
+        self.task: Task
         self.startup_error: str | None = None
         self._batcher: Batcher | None = None
         self._drain: asyncio.Task[None] | None = None
@@ -135,7 +140,8 @@ class Service:
             assert uvicorn_server is not None, "nobody else can be told to end"
             self._failed = uvicorn_server.should_exit = True
 
-        self.task = protocol.TASKS[self.runner.task]
+        self.task = TASKS[self.runner.task]
+        self.bodies = Bodies(s.max_body_bytes or self.task.max_body_bytes)
         policy = Policy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
         last_resort = give_up if s.exit_on_failure and uvicorn_server is not None else None
         if s.exit_on_failure and last_resort is None:
@@ -189,9 +195,11 @@ class Service:
 
     async def info(self, request: Request) -> Response:
         """The model and the limits."""
+        assert self.batcher, "it raises while nothing is loaded"
         s = self.settings
         described = self.runner.describe()
-        limits = {name: getattr(s, name) for name in LIMITS} | {"max_batch_tokens": self.runner.max_batch_tokens}
+        limits = {name: getattr(s, name) for name in LIMITS}
+        limits |= {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": self.bodies.most_bytes}
         return Json(protocol.to_json({**described, "limits": limits, "version": VERSION}))
 
     async def metrics(self, request: Request) -> Response:

@@ -15,8 +15,8 @@ from transformers.pipelines.base import Pipeline
 from config import from_environment
 from loading import load
 from pipeline_thread import PipelineThread
-from protocol import TASKS
 from server import create_app
+from tasks import TASKS
 
 
 def load_faulty() -> Pipeline:

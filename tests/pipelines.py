@@ -12,7 +12,7 @@ from hooks import DoesNotFit
 from inference import LoadedPipeline
 from loading import load
 from preparing import PreparedInput
-from protocol import TASKS
+from tasks import TASKS
 
 Parameters = dict[str, object]
 TEXTS = [

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.routing import Route
 
-import protocol
 from config import VERSION, Settings, variable
 from failures import STATUS
 from server import create_app
+from tasks import TASKS
 from tests.compare import assert_same
 from tests.fakes import FakeRunner
 from tests.process import Process
@@ -73,7 +73,7 @@ def test_the_table_of_errors_is_the_table_of_errors() -> None:
 
 
 def test_the_table_of_tasks_is_the_tasks_and_their_parameters() -> None:
-    wanted = [[f"`{name}`", ", ".join(f"`{p}`" for p in task.parameters)] for name, task in protocol.TASKS.items()]
+    wanted = [[f"`{name}`", ", ".join(f"`{p}`" for p in task.parameters)] for name, task in TASKS.items()]
     assert [row[:2] for row in table("Tasks")] == wanted
 
 

@@ -17,7 +17,7 @@ from loading import load
 from passes import PASSES_TO_GROW
 from planning import LEAST_AUTO_TOKENS, enough_tokens
 from preparing import PreparedInput
-from protocol import TASKS
+from tasks import TASKS
 from tests.compare import assert_same
 from tests.models import CLASSES, LABELS, make_model
 from tests.pipelines import PARAMETERS, TEXTS, Panic, Parameters, hooked, inputs_of, open_pipeline, run, sped_up
@@ -315,13 +315,13 @@ def test_one_text_that_does_not_fit_into_memory_fails_alone(model_of: Callable[[
 def test_a_long_batch_tells_between_its_passes_that_it_goes_on(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
     loaded = pipeline_of("text-classification")
     told: list[int] = []
-    loaded.passes.between_passes, loaded.passes.max_tokens = lambda: told.append(len(rows)), 10
+    loaded.passes.on_progress, loaded.passes.max_tokens = lambda: told.append(len(rows)), 10
     with hooked(loaded, lambda ids: None) as rows:
         run(loaded, [(f"a b {last}", {}) for last in "cdefg"])
         assert (rows, told) == ([2, 2, 1], [1, 2])
         run(loaded, [("a", {})])
         assert told == [1, 2]
-    loaded.passes.between_passes, loaded.passes.max_tokens = lambda: None, 16_384
+    loaded.passes.on_progress, loaded.passes.max_tokens = lambda: None, 16_384
 
 
 @pytest.mark.parametrize(("fast", "padding"), [(False, 3), (True, 0)])
@@ -454,10 +454,14 @@ def test_a_model_that_fails_at_the_start_is_a_configuration_error(model_of: Call
         raise RuntimeError("no kernel image for this device")
 
     loaded = open_pipeline(model_of("fill-mask"))
-    with hooked(loaded, fail), pytest.raises(ConfigurationError, match="fails on a plain text: no kernel image"):
+    with hooked(loaded, fail), pytest.raises(ConfigurationError, match="fails on a plain input: no kernel image"):
         loaded.warm_up()
 
 
 def test_every_task_of_the_contract_is_tested_here() -> None:
-    assert set(CLASSES) == set(PARAMETERS) == set(TASKS)
+    assert (
+        set(CLASSES)
+        == set(PARAMETERS)
+        == {name for name, task in TASKS.items() if task.takes == "text"} - {"text-generation"}
+    )
     assert set(LABELS) <= set(TASKS)

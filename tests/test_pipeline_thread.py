@@ -10,7 +10,7 @@ import torch
 
 from loading import load
 from pipeline_thread import PipelineThread
-from protocol import TASKS
+from tasks import TASKS
 from tests.pipelines import hooked
 
 

@@ -10,7 +10,7 @@ import transformers
 
 from errors import InferenceFailed, Rejected, TooLarge
 from inference import LoadedPipeline
-from preparing import PreparedInput
+from preparing import Limits, PreparedInput
 from tests.compare import assert_same
 from tests.pipelines import Panic, Parameters, hooked, inputs_of, open_pipeline, run
 
@@ -69,7 +69,7 @@ def test_more_tokens_than_the_model_takes_are_refused_before_computing(
 
 @pytest.mark.parametrize("task", ["fill-mask", "text-classification", "feature-extraction"])
 def test_with_truncate_long_inputs_are_cut_to_what_the_model_takes(task: str, model_of: Callable[[str], Path]) -> None:
-    loaded = open_pipeline(model_of(task), task, truncate=True)
+    loaded = open_pipeline(model_of(task), task, limits=Limits(truncate=True))
     text = "[MASK] " + "long " * 300
     (prepared,) = loaded.prepare([(text, {})])
     assert isinstance(prepared, PreparedInput)
@@ -112,7 +112,7 @@ def test_the_most_tokens_are_the_positions_the_model_has_or_what_its_tokenizer_s
 def test_texts_that_came_together_are_tokenised_by_one_call_to_what_each_would_be(
     task: str, truncate: bool, model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = open_pipeline(model_of(task), task, truncate=truncate)
+    loaded = open_pipeline(model_of(task), task, limits=Limits(truncate=truncate))
     texts = [*inputs_of(task), *["[MASK] " + "long " * 300] * truncate]
     alone = [loaded.prepare([(text, {})])[0] for text in texts]
     calls: list[object] = []
@@ -203,6 +203,6 @@ def test_characters_that_would_take_long_to_tokenise_are_refused(pipeline_of: Ca
 def test_between_long_texts_it_is_told_that_the_call_goes_on(model_of: Callable[[str], Path]) -> None:
     loaded = open_pipeline(model_of("token-classification"))
     told: list[bool] = []
-    loaded.prepare.between_inputs = lambda: told.append(True)
+    loaded.prepare.on_progress = lambda: told.append(True)
     loaded.prepare([("a " * 5_000, {}), ("b", {}), ("c " * 5_000, {})])
     assert told == [True, True]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from errors import Malformed, Rejected, TooLarge, UnsupportedMediaType
-from protocol import TASKS, Work, parse, render, to_json
+from protocol import Work, parse, render, to_json
+from tasks import TASKS
 
 FILL_MASK = TASKS["fill-mask"]
 FORM = "application/x-www-form-urlencoded"
@@ -102,9 +103,8 @@ def test_what_is_not_the_form_is_malformed_and_told_why(body: bytes, words: str)
         (
             "feature-extraction",
             {"return_tensors": True},
-            "this pipeline takes truncate",
+            "this pipeline takes truncate, normalize",
         ),
-        ("feature-extraction", {"normalize": True}, "Unknown parameter 'normalize'"),
         ("zero-shot-classification", {}, "'candidate_labels': Field required"),
         (
             "zero-shot-classification",
@@ -132,7 +132,8 @@ def test_unknown_and_out_of_range_parameters_are_rejected_by_name(task: str, par
 def test_parameters_reach_the_pipeline_by_its_own_names_and_null_means_left_out() -> None:
     assert parse_form({"inputs": "a", "parameters": {"top_k": 3, "targets": None}}).parameters == {"top_k": 3}
     assert parse_form({"inputs": "a", "parameters": None}).parameters == {}
-    assert parse_form({"inputs": "a", "truncate": True}, "feature-extraction").parameters == {"truncation": True}
+    form = {"inputs": "a", "truncate": True}
+    assert parse_form(form, "feature-extraction").parameters == {"truncation": True, "pooled": True}
 
 
 def test_the_hosted_apis_own_options_are_taken_and_mean_nothing() -> None:

@@ -92,6 +92,9 @@ def test_info_tells_the_model_the_limits_and_the_version(client: TestClient) -> 
         "max_requests": 512,
         "max_inputs": 3,
         "max_body_bytes": 100,
+        "max_new_tokens": 256,
+        "max_image_pixels": 25_000_000,
+        "max_audio_s": 60.0,
         "request_timeout_s": 30.0,
         "truncate": False,
     }

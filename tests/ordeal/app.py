@@ -25,8 +25,8 @@ from hooks import stack_of
 from loading import load
 from logs import ACCESS
 from pipeline_thread import PipelineThread
-from protocol import TASKS
 from server import create_app
+from tasks import TASKS
 
 KINDS = ("hang", "out_of_memory", "raise")
 FAULTS = Counter("ordeal_faults", "Forward passes that were made to fail, by kind.", ["kind"])

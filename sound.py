@@ -1,0 +1,109 @@
+"""Sound: from the bytes of a file to a row for the model, under limits.
+
+A small file may stand for hours, and a file may be anything: nothing is decoded beyond the limits, and what cannot be
+read is the client's error. Nothing is opened by a name or an address. It must never know requests or HTTP.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from transformers.pipelines.base import Pipeline
+
+from errors import Rejected, TooLarge
+from files import FilePreparation
+from preparing import Draft, Limits, Work
+
+# Beyond these a file is none that people record.
+MOST_CHANNELS, MOST_RATE_HZ = 32, 768_000
+# Frames that are decoded at once, so that a file of many channels takes no more memory than one of few.
+BLOCK_FRAMES = 2**16
+SAMPLE_SECONDS, SAMPLED_TOKENS = 2, 8
+
+
+def samples_of(data: bytes, rate_hz: int, most_seconds: float) -> np.ndarray:
+    """The sound of a file as float32 samples `[samples]` in [-1, 1], its channels mixed, at this rate.
+
+    Raises `Rejected` or `TooLarge`.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if not (0 < file.channels <= MOST_CHANNELS and 0 < file.samplerate <= MOST_RATE_HZ):
+                raise Rejected(f"The audio has {file.channels} channels at {file.samplerate} Hz; nobody records that.")
+            samples = _mixed(file, int(most_seconds * file.samplerate), most_seconds)
+            recorded_hz = file.samplerate
+    except soundfile.LibsndfileError as error:
+        raise Rejected(
+            f"The audio cannot be read ({error.error_string.rstrip('.')}); the server reads WAV, FLAC, OGG and MP3."
+        ) from None
+    if not samples.size:
+        raise Rejected("The audio is empty.")
+    return samples if recorded_hz == rate_hz else soxr.resample(samples, recorded_hz, rate_hz)
+
+
+def _mixed(file: soundfile.SoundFile, most_frames: int, most_seconds: float) -> np.ndarray:
+    """Its frames, each the mean of its channels. What the head says of their number need not be true."""
+    blocks: list[np.ndarray] = []
+    left = most_frames
+    while left >= 0:
+        block = file.read(min(BLOCK_FRAMES, left + 1), dtype="float32", always_2d=True)
+        if not len(block):
+            return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+        blocks.append(block.mean(axis=1))
+        left -= len(block)
+    raise TooLarge(f"The audio is longer than {most_seconds:g} s, which is what the server takes.")
+
+
+class AudioPreparation(FilePreparation):
+    """Audio, at the rate that the model was trained for."""
+
+    def read(self, data: bytes) -> Any:
+        return samples_of(data, self.pipe.feature_extractor.sampling_rate, self.limits.max_audio_s)
+
+    def sample(self, words: int) -> Work:
+        rate_hz = self.pipe.feature_extractor.sampling_rate
+        noise = np.random.default_rng(words).normal(scale=0.1, size=SAMPLE_SECONDS * rate_hz)
+        file = io.BytesIO()
+        soundfile.write(file, noise.astype(np.float32), rate_hz, format="WAV", subtype="FLOAT")
+        return file.getvalue(), {}
+
+
+class SpeechPreparation(AudioPreparation):
+    """Speech to text: by models that say a letter for each moment, and by those that write."""
+
+    def __init__(self, pipe: Pipeline, limits: Limits) -> None:
+        super().__init__(pipe, limits)
+        self.writes = pipe.type not in {"ctc", "ctc_with_lm"}
+
+    def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        given = dict(parameters)
+        if self.writes:
+            given["generate_kwargs"] = self._generation(given.get("generate_kwargs", {}))
+        elif "generate_kwargs" in given:
+            raise Rejected("Parameter 'generation_parameters': this model does not generate, it spells what it hears.")
+        elif given.get("return_timestamps"):
+            given["return_timestamps"] = "word"  # the one kind that both the form and these models have
+        return given
+
+    def _generation(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises `Rejected`."""
+        most = self.limits.max_new_tokens
+        if asked.get("max_new_tokens", 0) > most:
+            raise Rejected(f"Parameter 'generation_parameters.max_new_tokens' is over the limit, {most}.")
+        settings = self.pipe._get_set_generation_params(self.pipe._prepare_generate_kwargs(dict(asked)))
+        return {**asked, "max_new_tokens": min(settings.get("max_new_tokens") or most, most)}
+
+    def sample(self, words: int) -> Work:
+        told = {"min_new_tokens": SAMPLED_TOKENS, "max_new_tokens": SAMPLED_TOKENS}
+        return super().sample(words)[0], {"generate_kwargs": told} if self.writes else {}
+
+    def check(self, inputs: Mapping[str, Any], draft: Draft) -> None:
+        features = inputs.get("input_features")
+        if self.pipe.type != "seq2seq_whisper" or features is None or draft.forward.get("return_timestamps"):
+            return
+        seconds = self.pipe.feature_extractor.chunk_length
+        if features.shape[-1] > self.pipe.feature_extractor.nb_max_frames:
+            raise Rejected(f"The audio is over {seconds} s: this model takes that with 'return_timestamps' only.")

@@ -1,0 +1,41 @@
+"""Tables with a question: from the JSON form's columns to a row for the model. It must never know requests or HTTP."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas
+
+from errors import TooLarge
+from passes import Row
+from preparing import Draft, Preparation, Work
+
+# Its tokenizer goes cell by cell, in Python.
+MOST_CELLS, MOST_CHARACTERS = 4_096, 65_536
+
+
+class TablePreparation(Preparation):
+    """Each table has a pass of its own."""
+
+    by_shape = True
+    why_alone = "tables come one at a time"
+
+    def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        cells = [cell for column in value["table"].values() for cell in column]
+        characters = sum(map(len, cells)) + sum(map(len, value["table"])) + len(value["query"])
+        if len(cells) > MOST_CELLS or characters > MOST_CHARACTERS:
+            most = f"the server takes {MOST_CELLS} and {MOST_CHARACTERS}"
+            raise TooLarge(f"The table has {len(cells)} cells of {characters} characters; {most}.")
+        return parameters
+
+    def rows(self, draft: Draft) -> Iterable[Row]:
+        table = pandas.DataFrame(draft.input["table"])
+        (inputs,) = self.made(draft, {"table": table, "query": draft.input["query"]})
+        tokens = int(inputs["input_ids"].shape[1])
+        most = self.pipe.tokenizer.model_max_length
+        if tokens > most:
+            raise TooLarge(f"The table has {tokens} tokens; the model takes at most {most}.")
+        return [Row(inputs, draft.forward, tokens)]
+
+    def sample(self, words: int) -> Work:
+        rows = max(1, words // 4)
+        return {"table": {"name": ["a"] * rows, "number": ["1"] * rows}, "query": "how many are there ?"}, {}
