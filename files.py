@@ -35,7 +35,8 @@ class FilePreparation(Preparation):
         (inputs,) = self.made(draft, self.read(draft.input))
         self.check(inputs, draft)
         tokens = max(1, numbers_in(inputs) // NUMBERS_OF_A_TOKEN)
-        return [Row(inputs, draft.forward, tokens, repr((shapes(inputs), draft.preprocess)))]
+        forward = {**draft.forward, "stopping_criteria": self.tick} if self.writes else draft.forward
+        return [Row(inputs, forward, tokens, repr((shapes(inputs), draft.preprocess)))]
 
     def identity(self, draft: Draft) -> object:
         return (hashlib.blake2b(draft.input).digest(), repr(sorted(draft.parameters.items())))

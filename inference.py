@@ -136,6 +136,8 @@ class LoadedPipeline:
 
     def _finish(self, prepared: PreparedInput, outputs: list[Any]) -> object:
         for output in outputs:
+            if isinstance(output, ValueError) and self.prepare.writes and prepared.parameters:
+                return Rejected(str(output))  # how to write is only looked at there
             if isinstance(output, Exception):
                 return failed("The model failed on this input.", output)
         try:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
 
 from errors import InferenceFailed, PipelineServerError, Rejected
@@ -78,6 +80,17 @@ def own_error(step: Callable[..., Any], *args: Any) -> Any:
         return failed("This input could not be prepared.", error)
 
 
+class Tick(StoppingCriteria):  # type: ignore[misc]
+    """Stops nothing: it tells after each token that the call goes on."""
+
+    def __init__(self, preparation: "Preparation") -> None:
+        self._preparation = preparation
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        self._preparation.on_progress()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
 class Preparation:
     """The first stages of one pipeline. Plain blocking calls, for one thread at a time.
 
@@ -94,6 +107,7 @@ class Preparation:
         self.task: str = pipe.task
         self.max_tokens: int | None = None
         self.chunked = isinstance(pipe, ChunkPipeline)
+        self.tick = StoppingCriteriaList([Tick(self)])  # for models that write
         self.on_progress: Callable[[], None] = lambda: None  # a long call tells that it goes on
 
     def __call__(self, work: Sequence[Work]) -> list[PreparedInput | PipelineServerError]:

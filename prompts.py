@@ -8,8 +8,6 @@ HTTP.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.pipelines.base import Pipeline
 
 from errors import Rejected, TooLarge
@@ -51,17 +49,6 @@ def most_positions(pipe: Pipeline) -> int | None:
     return min(int(found or said), said) if (found or said) < 10**9 else None
 
 
-class Tick(StoppingCriteria):  # type: ignore[misc]
-    """Stops nothing: it tells after each token that the call goes on."""
-
-    def __init__(self, preparation: "PromptPreparation") -> None:
-        self._preparation = preparation
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
-        self._preparation.on_progress()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
 class PromptPreparation(TextPreparation):
     """Prompts of a model that writes."""
 
@@ -72,7 +59,6 @@ class PromptPreparation(TextPreparation):
             pipe.tokenizer.pad_token_id = pipe.tokenizer.eos_token_id
         super().__init__(pipe, limits)
         self.max_tokens = most_positions(pipe)
-        self._tick = StoppingCriteriaList([Tick(self)])
 
     def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         most = self.limits.max_new_tokens
@@ -92,7 +78,7 @@ class PromptPreparation(TextPreparation):
         row.forward_parameters = {
             **draft.forward,
             "max_new_tokens": self._new_tokens(draft.forward, row.length),
-            "stopping_criteria": self._tick,
+            "stopping_criteria": self.tick,
         }
         row.seed = draft.parameters.get("seed")
         if row.seed is not None:

@@ -94,7 +94,8 @@ class SpeechPreparation(AudioPreparation):
         if asked.get("max_new_tokens", 0) > most:
             raise Rejected(f"Parameter 'generation_parameters.max_new_tokens' is over the limit, {most}.")
         settings = self.pipe._get_set_generation_params(self.pipe._prepare_generate_kwargs(dict(asked)))
-        return {**asked, "max_new_tokens": min(settings.get("max_new_tokens") or most, most)}
+        bound = "max_new_tokens" if settings.get("max_new_tokens") else "max_length"  # whichever the model goes by
+        return {**asked, bound: min(settings.get(bound) or most, most)}
 
     def sample(self, words: int) -> Work:
         told = {"min_new_tokens": SAMPLED_TOKENS, "max_new_tokens": SAMPLED_TOKENS}

@@ -34,7 +34,16 @@ class TablePreparation(Preparation):
         most = self.pipe.tokenizer.model_max_length
         if tokens > most:
             raise TooLarge(f"The table has {tokens} tokens; the model takes at most {most}.")
+        self._check_places(inputs)
         return [Row(inputs, draft.forward, tokens)]
+
+    def _check_places(self, inputs: Any) -> None:
+        """Raises `TooLarge` for more rows or columns than the model can tell apart: past them a forward pass fails."""
+        sizes = getattr(self.pipe.model.config, "type_vocab_sizes", ())
+        places = inputs["token_type_ids"][0].amax(dim=0).tolist() if "token_type_ids" in inputs else []
+        if any(place >= size for place, size in zip(places, sizes, strict=False)):
+            rows, columns = sizes[2] - 1, sizes[1] - 1
+            raise TooLarge(f"The table is too large: the model takes at most {rows} rows and {columns} columns.")
 
     def sample(self, words: int) -> Work:
         rows = max(1, words // 4)

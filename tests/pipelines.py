@@ -66,7 +66,7 @@ def inputs_of(task: str) -> list[str]:
     return [text for text in TEXTS if text or task != "zero-shot-classification"]
 
 
-def run(loaded: LoadedPipeline, work: list[tuple[str, Parameters]]) -> list[Any]:
+def run(loaded: LoadedPipeline, work: list[tuple[Any, Parameters]]) -> list[Any]:
     """One batch; the error or the output of each."""
     prepared = loaded.prepare(work)
     results = iter(loaded.run([item for item in prepared if isinstance(item, PreparedInput)]))
@@ -79,8 +79,9 @@ def hooked(loaded: LoadedPipeline, hook: Callable[[torch.Tensor], None]) -> Iter
     rows: list[int] = []
 
     def look(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        rows.append(len(kwargs["input_ids"]))
-        hook(kwargs["input_ids"])
+        given = [kwargs[name] for name in ("pixel_values", "input_ids") if name in kwargs] or [*args, *kwargs.values()]
+        rows.append(len(given[0]))
+        hook(given[0])
 
     handle = loaded.pipe.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
