@@ -7,6 +7,7 @@ PipelineServerError
 ├── ClientError                 the client's: sending the same again gives the same
 │   ├── Malformed
 │   ├── Unauthorized
+│   ├── NotServed
 │   ├── TooSlow
 │   ├── TooLarge
 │   ├── UnsupportedMediaType
@@ -40,6 +41,10 @@ class Malformed(ClientError):
 
 class Unauthorized(ClientError):
     """The API key is missing or wrong."""
+
+
+class NotServed(ClientError):
+    """What this server's task or model does not have."""
 
 
 class TooSlow(ClientError):

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 STATUS: dict[type[errors.PipelineServerError], tuple[int, str]] = {
     errors.Malformed: (400, "malformed"),
     errors.Unauthorized: (401, "unauthorized"),
+    errors.NotServed: (404, "not_served"),
     errors.TooSlow: (408, "too_slow"),
     errors.TooLarge: (413, "too_large"),
     errors.UnsupportedMediaType: (415, "unsupported_media_type"),

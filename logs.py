@@ -9,7 +9,18 @@ from uvicorn.logging import AccessFormatter, DefaultFormatter
 
 NAME = "pipeline-webserver"
 ACCESS = "pipeline-webserver.access"
-OURS = ("acceleration", "asyncio", "batching", "failures", "inference", "loading", "passes", "server", "texts")
+OURS = (
+    "acceleration",
+    "asyncio",
+    "batching",
+    "embedding",
+    "failures",
+    "inference",
+    "loading",
+    "passes",
+    "server",
+    "texts",
+)
 # Those that bring handlers of their own.
 THEIRS = ("huggingface_hub", "transformers", "uvicorn")
 

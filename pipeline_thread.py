@@ -128,6 +128,7 @@ class PipelineThread:
             "dtype": str(pipe.model.dtype).removeprefix("torch."),
             "threads": self._threads,
             "max_tokens": self.loaded.prepare.max_tokens,
+            **self.loaded.prepare.describe(),
             "speed_ups": [asdict(speed_up) for speed_up in self.loaded.speed_ups],
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }

@@ -125,7 +125,7 @@ class Preparation:
         pipe = self.pipe
         preprocess, forward, postprocess = pipe._sanitize_parameters(**self.given(value, parameters))
         return Draft(
-            value,
+            self.taken(value, parameters),
             parameters,
             {**pipe._preprocess_params, **preprocess},
             {**pipe._forward_params, **forward},
@@ -146,6 +146,14 @@ class Preparation:
         return (repr(draft.input), repr(sorted(draft.parameters.items())))
 
     # What kinds of input have of their own
+
+    def describe(self) -> dict[str, object]:
+        """What `/info` says of it."""
+        return {}
+
+    def taken(self, value: Any, parameters: Mapping[str, Any]) -> Any:
+        """What is prepared in its place."""
+        return value
 
     def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """The pipeline's parameters. Raises `Rejected` or `TooLarge` for what would fail, or cost too much, later."""

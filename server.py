@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import prometheus_client
 import uvicorn
@@ -27,6 +27,7 @@ import config
 import errors
 import loading
 import logs
+import openai_embeddings
 import pipeline_thread
 import protocol
 from answering import answers_of, error_of, server_timing, timing_of
@@ -41,6 +42,7 @@ from preparing import Limits
 from tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
+AnyWork = TypeVar("AnyWork", bound=protocol.Work)
 
 # The header by which a client says how many seconds it waits.
 PATIENCE = "X-Request-Timeout"
@@ -167,17 +169,50 @@ class Service:
 
     async def infer(self, request: Request) -> Response:
         """Run the pipeline on the body."""
+
+        def parse(body: bytes) -> protocol.Work:
+            content_type = request.headers.get("content-type", "")
+            return protocol.parse(body, content_type, self.task, self.settings.max_inputs)
+
+        def render(work: protocol.Work, outputs: list[Any], tokens: int) -> bytes:
+            return protocol.render(work, outputs, self.task)
+
+        return await self._answer(request, parse, render)
+
+    async def embeddings(self, request: Request) -> Response:
+        """Run the pipeline on the body in OpenAI's form."""
+        assert self.batcher, "it raises while nothing is loaded"
+        described = self.runner.describe()
+        if not described.get("embedding"):
+            raise errors.NotServed(
+                "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration; "
+                f"this server runs {described['model']} for {self.runner.task}."
+            )
+
+        def parse(body: bytes) -> openai_embeddings.EmbeddingsWork:
+            return openai_embeddings.parse(body, self.settings.max_inputs)
+
+        def render(work: openai_embeddings.EmbeddingsWork, outputs: list[Any], tokens: int) -> bytes:
+            return openai_embeddings.render(work, outputs, tokens, str(described["model"]))
+
+        return await self._answer(request, parse, render)
+
+    async def _answer(
+        self, request: Request, parse: Callable[[bytes], AnyWork], render: Callable[[AnyWork, list[Any], int], bytes]
+    ) -> Response:
+        """Run what the body asks for; `render` is given the outputs, and how many tokens the inputs have."""
         batcher, arrived = self.batcher, time.perf_counter()
         deadline = asyncio.get_running_loop().time() + patience_s(request, self.settings.request_timeout_s)
         async with self.bodies.of(request, deadline) as body:
-            work = protocol.parse(body, request.headers.get("content-type", ""), self.task, self.settings.max_inputs)
+            work = parse(body)
             entries = batcher.submit(work.inputs, work.parameters, deadline)
             answers = await answers_of(entries, request.receive)
         timing = request.state.timing = timing_of(entries, answers)
         if error := error_of(answers, len(entries)):
             raise error
         assert timing is not None, "an answer without an error is the model's"
-        content = protocol.render(work, [answer.output for answer in answers], self.task)
+        outputs = [answer.output for answer in answers]
+        content = render(work, outputs, sum(entry.prepared.tokens for entry in entries))
         total_s = time.perf_counter() - arrived
         return Json(content, headers={"Server-Timing": server_timing(timing, total_s)})
 
@@ -232,6 +267,7 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
     service = Service(settings, runner or pipeline_runner(settings))
     routes = [
         Route("/", service.guarded(service.infer), methods=["POST"]),
+        Route("/v1/embeddings", service.guarded(service.embeddings), methods=["POST"]),
         Route("/health", service.health),
         Route("/ready", service.ready),
         Route("/info", service.guarded(service.info)),

@@ -8,12 +8,14 @@ from transformers.pipelines.base import Pipeline
 from transformers.pipelines.fill_mask import FillMaskPipeline
 
 from errors import ConfigurationError, first_line
+from features import FeaturePreparation, features, image_features
 from fillmask import FillMask
 from preparing import Limits, Preparation
 from prompts import PromptPreparation, Written
 from texts import ClassifiedPreparation, MaskedPreparation, TextPreparation
 
 TEXTS: dict[str, type[Preparation]] = {
+    "feature-extraction": FeaturePreparation,
     "fill-mask": MaskedPreparation,
     "text-classification": ClassifiedPreparation,
     "text-generation": PromptPreparation,
@@ -30,6 +32,10 @@ OPTIONAL: dict[str, tuple[tuple[str, str], str]] = {
     "audio-classification": (SOUND, "AudioPreparation"),
     "automatic-speech-recognition": (SOUND, "SpeechPreparation"),
 }
+
+
+# Results that are large: not as lists, which take as long to make as to write.
+ARRAYS: dict[str, Callable[..., Any]] = {"feature-extraction": features, "image-feature-extraction": image_features}
 
 
 def preparation_class(task: str) -> type[Preparation]:
@@ -54,6 +60,8 @@ def postprocess_of(pipe: Pipeline) -> Callable[..., Any]:
     """From the outputs of an input's rows to its result: what the pipeline's own makes of it, as far as JSON has it."""
     if type(pipe) is FillMaskPipeline:
         return FillMask(pipe)
+    if pipe.task in ARRAYS:
+        return ARRAYS[pipe.task]
     if pipe.task == "text-generation":
         return Written(pipe)
     postprocess: Callable[..., Any] = pipe.postprocess

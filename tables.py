@@ -39,7 +39,7 @@ class TablePreparation(Preparation):
 
     def _check_places(self, inputs: Any) -> None:
         """Raises `TooLarge` for more rows or columns than the model can tell apart: past them a forward pass fails."""
-        sizes = getattr(self.pipe.model.config, "type_vocab_sizes", ())
+        sizes: list[int] = list(getattr(self.pipe.model.config, "type_vocab_sizes", ()))
         places = inputs["token_type_ids"][0].amax(dim=0).tolist() if "token_type_ids" in inputs else []
         if any(place >= size for place, size in zip(places, sizes, strict=False)):
             rows, columns = sizes[2] - 1, sizes[1] - 1

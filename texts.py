@@ -133,16 +133,20 @@ class TextPreparation(Preparation):
 
     def together(self, drafts: Sequence[Draft]) -> None:
         """One call of the tokenizer for all short texts that are to be cut alike, in half the time of one for each."""
-        alike: dict[str, list[Draft]] = {}
+        alike: dict[object, list[Draft]] = {}
         for draft in drafts:
             if self._one_call and is_short_text(draft.input):
-                alike.setdefault(repr(draft.preprocess), []).append(draft)
+                alike.setdefault(self.alike(draft), []).append(draft)
         for group in alike.values():
             if len(group) > 1:
                 options = group[0].preprocess
-                self._tokenise_alike(group, options.get("tokenizer_kwargs", options))
+                self.tokenise_alike(group, options.get("tokenizer_kwargs", options))
 
-    def _tokenise_alike(self, drafts: Sequence[Draft], options: dict[str, Any]) -> None:
+    def alike(self, draft: Draft) -> object:
+        """Equal for texts that are to be cut alike."""
+        return repr(draft.preprocess)
+
+    def tokenise_alike(self, drafts: Sequence[Draft], options: dict[str, Any]) -> None:
         try:
             tokens = self.pipe.tokenizer([draft.input for draft in drafts], **options)
         except (KeyboardInterrupt, SystemExit):
@@ -213,6 +217,9 @@ class ClassifiedPreparation(TextPreparation):
 
 class MaskedPreparation(TextPreparation):
     """Texts with masked tokens."""
+
+    def describe(self) -> dict[str, object]:
+        return {"mask_token": self.pipe.tokenizer.mask_token, "vocabulary": self.pipe.model.config.vocab_size}
 
     def sample(self, words: int) -> Work:
         chosen = words_of(words)

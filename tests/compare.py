@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 
 def assert_same(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
     """The same structure and texts, and numbers within the tolerance, absolute or relative."""
+    if isinstance(ours, np.ndarray):
+        ours = ours.tolist()
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys()
         for key in theirs:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT: dict[str, set[str]] = {
     "server": {
         "answering",
+        "openai_embeddings",
         "asgi",
         "batching",
         "config",
@@ -40,7 +41,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": set(),
     "pipeline_thread": {"errors", "inference", "preparing"},
     "inference": {"acceleration", "errors", "metrics", "packing", "passes", "preparing", "reading", "stages"},
-    "stages": {"errors", "fillmask", "preparing", "prompts", "texts"},
+    "stages": {"errors", "features", "fillmask", "preparing", "prompts", "texts"},
+    "features": {"embedding", "errors", "preparing", "texts"},
+    "embedding": {"errors"},
     "texts": {"errors", "passes", "preparing"},
     "prompts": {"errors", "passes", "preparing", "texts"},
     "tables": {"errors", "passes", "preparing"},
@@ -58,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "onednn": {"hooks"},
     "hooks": set(),
     "protocol": {"errors", "tasks"},
+    "openai_embeddings": {"errors", "protocol"},
     "tasks": {"errors"},
     "loading": {"errors"},
     "config": set(),
@@ -90,8 +94,21 @@ MUST_NOT_KNOW: dict[str, set[str]] = {
     "inference": {"starlette", "uvicorn", "asyncio", "orjson", "pydantic"},
     **{
         module: {"starlette", "uvicorn", "asyncio", "orjson", "pydantic"}
-        for module in ("preparing", "stages", "texts", "prompts", "tables", "files", "images", "sound", "joining")
+        for module in (
+            "preparing",
+            "stages",
+            "texts",
+            "prompts",
+            "tables",
+            "files",
+            "images",
+            "sound",
+            "joining",
+            "features",
+            "embedding",
+        )
     },
+    "openai_embeddings": {"starlette", "uvicorn", "torch", "transformers", "asyncio"},
     "tasks": {"starlette", "uvicorn", "torch", "transformers", "asyncio", "orjson"},
     "loading": {"starlette", "uvicorn", "asyncio", "pydantic"},
     "protocol": {"starlette", "uvicorn", "torch", "transformers", "asyncio"},

@@ -7,9 +7,10 @@ import pytest
 
 from errors import Rejected, TooLarge
 from inference import LoadedPipeline
-from tests.pipelines import run
+from tests.pipelines import Parameters, run
 
 TASK = "table-question-answering"
+WITH_AND_WITHOUT_CUTTING: list[Parameters] = [{}, {"truncation": False}]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_a_table_that_may_not_be_cut_is_refused_if_it_is_too_long(
     table = {"name": ["one two three four"] * 200}
     cut, whole = run(
         pipeline_of(TASK),
-        [({"table": table, "query": "how many ?"}, some) for some in ({}, {"truncation": False})],
+        [({"table": table, "query": "how many ?"}, some) for some in WITH_AND_WITHOUT_CUTTING],
     )
     assert set(cut) == {"answer", "coordinates", "cells", "aggregator"}
     assert isinstance(whole, TooLarge)
