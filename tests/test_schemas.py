@@ -12,9 +12,8 @@ A_LABEL: dict[str, object] = {"candidate_labels": ["a"]}
 
 
 def facts(task: str, **described: Any) -> Facts:
-    return Facts(
-        task, TASKS[task], {"mask_token": "<mask>", "max_top_k": 100, "embedding": None, **described}, "1", 3, 9, False
-    )
+    told = {"mask_token": "<mask>", "embedding": None, **described}
+    return Facts(task, TASKS[task], told | ({"max_top_k": 100} if task == "fill-mask" else {}), "1", 3, 9, False)
 
 
 def allows(schema: Any, value: Any) -> bool:
