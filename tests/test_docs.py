@@ -18,6 +18,7 @@ from tasks import TASKS
 from tests.compare import assert_same
 from tests.fakes import FakeRunner
 from tests.process import Process
+from tests.sentences import EMBEDDING
 from tests.test_clients import CASES
 
 ROOT = Path(__file__).parent.parent
@@ -118,10 +119,13 @@ def test_there_are_curl_lines_to_run() -> None:
     assert len(curl_examples()) >= 4
 
 
-def test_the_python_example_runs_and_prints_what_it_says(bundled: Process, tmp_path: Path) -> None:
-    (code,) = blocks("python")
+@pytest.mark.parametrize("code", blocks("python"))
+def test_a_python_example_runs_and_prints_what_it_says(
+    code: str, bundled: Process, every_task: Process, tmp_path: Path
+) -> None:
+    url = f"{every_task.url}/{EMBEDDING}" if "openai" in code else bundled.url
     script = tmp_path / "example.py"
-    script.write_text(code.replace("http://localhost:8000", bundled.url))
+    script.write_text(code.replace("http://localhost:8000", url))
     environment = {"HF_HUB_OFFLINE": "0", "PATH": ""}
     output = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
     printed = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
