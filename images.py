@@ -20,6 +20,8 @@ from preparing import Draft, Work
 
 # Of what Pillow reads: what browsers and cameras make. Others run programs (EPS) or are seldom looked after.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# Some models bring the shorter side to their size: a line of pixels would become gigabytes.
+MOST_TIMES_AS_LONG = 50
 SAMPLE_SHAPE = (240, 320, 3)
 
 
@@ -32,6 +34,9 @@ def image_of(data: bytes, most_pixels: int) -> Image:
             pixels = image.width * image.height
             if pixels > most_pixels:
                 raise TooLarge(f"The image has {pixels} pixels; the server takes {most_pixels}.")
+            if max(image.size) > MOST_TIMES_AS_LONG * min(image.size):
+                sides = f"{image.width} by {image.height}"
+                raise TooLarge(f"The image is {sides}; one side may be {MOST_TIMES_AS_LONG} times the other.")
             image.load()
     except TooLarge:
         raise

@@ -86,6 +86,9 @@ class Tick(StoppingCriteria):  # type: ignore[misc]
     def __init__(self, preparation: "Preparation") -> None:
         self._preparation = preparation
 
+    def __repr__(self) -> str:
+        return "Tick()"  # that of any row will do for a whole pass
+
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
         self._preparation.on_progress()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

@@ -5,9 +5,11 @@ unless a seed is given: then it has a pass of its own, and the answer is always 
 HTTP.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.pipelines.base import Pipeline
 
 from errors import Rejected, TooLarge
@@ -49,6 +51,31 @@ def most_positions(pipe: Pipeline) -> int | None:
     return min(int(found or said), said) if (found or said) < 10**9 else None
 
 
+class StopAt(StoppingCriteria):  # type: ignore[misc]
+    """Ends a row behind one of these texts, as `stop_strings` does.
+
+    That one looks through the whole vocabulary for each text it has not seen: 1 to 7 seconds for 50,000 to 150,000
+    tokens, measured on two cores. Here the last tokens are decoded after each step.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._tail = max(len(stop.encode()) for stop in stops) + 1  # no token is shorter than a byte
+
+    def __repr__(self) -> str:
+        return f"StopAt({self._stops})"
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        ends = [self._ends(tokens) for tokens in input_ids[:, -self._tail :].tolist()]
+        return torch.tensor(ends, device=input_ids.device)
+
+    def _ends(self, tokens: list[int]) -> bool:
+        """Whether one of the texts ends with the last token, or in it."""
+        text, before = self._tokenizer.decode(tokens), self._tokenizer.decode(tokens[:-1])
+        return any(text.rfind(stop) + len(stop) > len(before) for stop in self._stops if stop in text)
+
+
 class PromptPreparation(TextPreparation):
     """Prompts of a model that writes."""
 
@@ -65,7 +92,7 @@ class PromptPreparation(TextPreparation):
         if parameters.get("max_new_tokens", 0) > most:
             raise Rejected(f"Parameter 'max_new_tokens' is over the limit, {most}.")
         self._check_characters(value, parameters)
-        return {name: what for name, what in parameters.items() if name != "seed"}
+        return {name: what for name, what in parameters.items() if name not in {"seed", "stop_sequence"}}
 
     def finish(self, draft: Draft) -> PreparedInput:
         prepared = super().finish(draft)
@@ -78,7 +105,7 @@ class PromptPreparation(TextPreparation):
         row.forward_parameters = {
             **draft.forward,
             "max_new_tokens": self._new_tokens(draft.forward, row.length),
-            "stopping_criteria": self.tick,
+            "stopping_criteria": self._criteria(draft.parameters.get("stop_sequence")),
         }
         row.seed = draft.parameters.get("seed")
         if row.seed is not None:
@@ -86,6 +113,9 @@ class PromptPreparation(TextPreparation):
         elif not self._settings(draft.forward).keys() <= LOOK_AT_ONE_TOKEN:
             row.apart = repr(row.length)
         return [row]
+
+    def _criteria(self, stops: Sequence[str] | None) -> StoppingCriteriaList:
+        return StoppingCriteriaList([*self.tick, *([StopAt(self.pipe.tokenizer, stops)] if stops else [])])
 
     def identity(self, draft: Draft) -> object:
         """Who asks twice for something random wants two answers."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+import torch
 from transformers.pipelines.base import Pipeline
 
 from errors import Rejected, TooLarge
@@ -41,6 +42,8 @@ def samples_of(data: bytes, rate_hz: int, most_seconds: float) -> np.ndarray:
         ) from None
     if not samples.size:
         raise Rejected("The audio is empty.")
+    if not np.isfinite(samples).all():
+        raise Rejected("The audio has samples that are no numbers.")
     return samples if recorded_hz == rate_hz else soxr.resample(samples, recorded_hz, rate_hz)
 
 
@@ -62,6 +65,13 @@ class AudioPreparation(FilePreparation):
 
     def read(self, data: bytes) -> Any:
         return samples_of(data, self.pipe.feature_extractor.sampling_rate, self.limits.max_audio_s)
+
+    def check(self, inputs: Mapping[str, Any], draft: Draft) -> None:
+        """Models that hear the wave itself need a few hundred samples for their first frame."""
+        frames_of = getattr(self.pipe.model, "_get_feat_extract_output_lengths", None)
+        wave = inputs.get("input_values")
+        if frames_of is not None and wave is not None and int(frames_of(torch.tensor(wave.shape[1]))) < 1:
+            raise Rejected("The audio is too short for this model.")
 
     def sample(self, words: int) -> Work:
         rate_hz = self.pipe.feature_extractor.sampling_rate
@@ -102,6 +112,7 @@ class SpeechPreparation(AudioPreparation):
         return super().sample(words)[0], {"generate_kwargs": told} if self.writes else {}
 
     def check(self, inputs: Mapping[str, Any], draft: Draft) -> None:
+        super().check(inputs, draft)
         features = inputs.get("input_features")
         if self.pipe.type != "seq2seq_whisper" or features is None or draft.forward.get("return_timestamps"):
             return

@@ -1,7 +1,7 @@
 """The command: `python -m benchmarks.embeddings FOLDER` compares our embeddings with those of sentence-transformers.
 
-One model, the same texts for each server, in turns: texts a second with 1, 8 and 32 clients, the slowest answers, and how
-far the numbers differ. It must never know torch.
+One model, the same texts for each server, in turns: texts a second with 1, 8 and 32 clients, the slowest answers, and
+how far the numbers differ. It must never know torch.
 """
 
 import argparse

@@ -70,6 +70,12 @@ def test_too_many_pixels_are_told_with_both_numbers() -> None:
         image_of(picture(1), 2399)
 
 
+def test_a_line_of_pixels_is_refused() -> None:
+    assert image_of(picture(1, 1, 50), 10_000).size == (50, 1)
+    with pytest.raises(TooLarge, match=r"^The image is 51 by 1; one side may be 50 times the other\.$"):
+        image_of(picture(1, 1, 51), 10_000)
+
+
 @pytest.mark.parametrize("side", [10_000, 20_000, 60_000, 2**31 - 1])
 def test_a_small_file_of_many_pixels_is_refused_by_its_head(side: int) -> None:
     assert len(bomb(side)) < 100

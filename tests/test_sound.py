@@ -16,6 +16,7 @@ from sound import samples_of
 from tasks import TASKS
 from tests import media_models
 from tests.media import RATE_HZ, noise, recording
+from tests.pipelines import run
 
 
 def test_samples_at_the_models_rate_come_as_they_were_recorded() -> None:
@@ -68,6 +69,11 @@ def test_what_is_no_sound_is_refused_and_what_is_read_is_named(data: bytes) -> N
     assert str(refused.value).endswith("); the server reads WAV, FLAC, OGG and MP3.")
 
 
+def test_samples_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(Rejected, match=r"^The audio has samples that are no numbers\.$"):
+        samples_of(recording(np.array([0.5, np.nan, 0.5], dtype=np.float32)), RATE_HZ, 1)
+
+
 def test_a_file_without_a_sample_is_refused() -> None:
     with pytest.raises(Rejected, match=r"^The audio is empty\.$"):
         samples_of(recording(noise(1, 0)), RATE_HZ, 1)
@@ -76,6 +82,13 @@ def test_a_file_without_a_sample_is_refused() -> None:
 def test_more_channels_than_anyone_records_are_refused() -> None:
     with pytest.raises(Rejected, match=r"^The audio has 33 channels at 16000 Hz; nobody records that\.$"):
         samples_of(recording(np.zeros((10, 33), dtype=np.float32)), RATE_HZ, 1)
+
+
+def test_sound_that_is_too_short_for_the_model_is_refused(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    loaded = pipeline_of("audio-classification")
+    one, few, enough = run(loaded, [(recording(noise(1)[:samples]), {}) for samples in (1, 5, 1_000)])
+    assert str(one) == str(few) == "The audio is too short for this model."
+    assert len(enough) == 4
 
 
 # Speech
