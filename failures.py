@@ -16,6 +16,9 @@ from envelope import HEADERS
 
 logger = logging.getLogger(__name__)
 
+# Routes in OpenAI's form begin with this.
+OPENAI = "/v1/"
+
 STATUS: dict[type[errors.PipelineServerError], tuple[int, str]] = {
     errors.Malformed: (400, "malformed"),
     errors.Unauthorized: (401, "unauthorized"),
@@ -91,4 +94,7 @@ class Failures:
 
 def _answer(request: Request, status: int, error_type: str, message: str, headers: dict[str, str]) -> Response:
     request.state.error_type = error_type
-    return Json(protocol.to_json({"error": message, "error_type": error_type}), status, headers)
+    error: object = message
+    if request.scope["path"].startswith(OPENAI):  # its clients show only what stands where OpenAI puts it
+        error = {"message": message, "type": error_type, "param": None, "code": None}
+    return Json(protocol.to_json({"error": error, "error_type": error_type}), status, headers)

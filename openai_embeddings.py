@@ -6,13 +6,16 @@ It must never know Starlette, the queue or the model.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from errors import Malformed, Rejected, TooLarge
 from protocol import Work, read_json, to_json
+from tasks import whole
+
+Token = Annotated[int, BeforeValidator(whole)]
 
 
 class EmbeddingsRequest(BaseModel):
@@ -20,7 +23,7 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str] | list[Token] | list[list[Token]]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None

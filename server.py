@@ -14,26 +14,27 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-import prometheus_client
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+import about
 import config
 import errors
 import loading
 import logs
 import openai_embeddings
+import page
 import pipeline_thread
 import protocol
 from answering import answers_of, error_of, server_timing, timing_of
 from asgi import Bodies, leave_at_once, on_termination
 from batching import Batcher, Runner
-from config import VERSION, Settings
+from config import Settings
 from connections import allow_many_connections, watch_connections
 from envelope import Envelope
 from failures import Failures, Json
@@ -46,19 +47,6 @@ AnyWork = TypeVar("AnyWork", bound=protocol.Work)
 
 # The header by which a client says how many seconds it waits.
 PATIENCE = "X-Request-Timeout"
-
-# The settings that `/info` tells: what a client can run into.
-LIMITS = (
-    "max_batch_size",
-    "batch_wait_ms",
-    "max_requests",
-    "max_inputs",
-    "max_new_tokens",
-    "max_image_pixels",
-    "max_audio_s",
-    "request_timeout_s",
-    "truncate",
-)
 
 
 class ServedRunner(Runner, Protocol):
@@ -231,15 +219,18 @@ class Service:
     async def info(self, request: Request) -> Response:
         """The model and the limits."""
         assert self.batcher, "it raises while nothing is loaded"
-        s = self.settings
-        described = self.runner.describe()
-        limits = {name: getattr(s, name) for name in LIMITS}
-        limits |= {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": self.bodies.most_bytes}
-        return Json(protocol.to_json({**described, "limits": limits, "version": VERSION}))
+        measured = {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": self.bodies.most_bytes}
+        return Json(protocol.to_json(about.info(self.settings, self.runner.describe(), **measured)))
+
+    async def openapi(self, request: Request) -> Response:
+        """The OpenAPI document of what is loaded."""
+        assert self.batcher, "it raises while nothing is loaded"
+        return Json(protocol.to_json(about.api(self.settings, self.runner.task, self.runner.describe())))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        text, media_type = about.metrics()
+        return Response(text, media_type=media_type)
 
     # Around the routes
 
@@ -265,15 +256,17 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
     settings = settings or config.from_environment()
     logs.configure(settings.log_format)
     service = Service(settings, runner or pipeline_runner(settings))
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/", service.guarded(service.infer), methods=["POST"]),
         Route("/v1/embeddings", service.guarded(service.embeddings), methods=["POST"]),
         Route("/health", service.health),
         Route("/ready", service.ready),
         Route("/info", service.guarded(service.info)),
         Route("/metrics", service.guarded(service.metrics)),
+        Route("/openapi.json", service.guarded(service.openapi)),
+        *page.ROUTES,
     ]
-    paths = {route.path for route in routes}
+    paths = {route.path for route in routes if isinstance(route, Route)}
     middleware = [Middleware(Envelope, paths=paths, startup_error=lambda: service.startup_error)]
     if settings.cors_origins:
         middleware.append(

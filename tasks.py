@@ -25,7 +25,7 @@ from huggingface_hub import (
     ZeroShotClassificationParameters,
     ZeroShotImageClassificationParameters,
 )
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from errors import Malformed, Rejected
 
@@ -37,7 +37,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "top_k": {"ge": 1},
     "stride": {"ge": 0},
     "targets": {"max_length": 256},
-    "candidate_labels": {"max_length": 256},
+    "candidate_labels": {"min_length": 1, "max_length": 256},
     "ignore_labels": {"max_length": 256},
     "stop": {"max_length": 4},
     "threshold": {"ge": 0, "le": 1},
@@ -99,17 +99,25 @@ def checker(specification: type, names: Mapping[str, str]) -> type[BaseModel]:
     hints = get_type_hints(specification)
     defaults = {item.name: item.default for item in fields(specification) if item.name in names}
     checked: dict[str, Any] = {
-        name: (Annotated[HINTS.get(name, hints[name]), Field(**RANGES.get(name, {}))], None if default is None else ...)
+        name: (
+            Annotated[HINTS.get(name, hints[name]), BeforeValidator(whole), Field(**RANGES.get(name, {}))],
+            None if default is None else ...,
+        )
         for name, default in defaults.items()
     }
     return create_model(specification.__name__, __config__=ConfigDict(extra="forbid", strict=True), **checked)
 
 
-def plain_template(template: str | None) -> str | None:
-    """A template may hold plain `{}` only: `str.format` has formats that make gigabytes, and attributes."""
-    for _, name, form, conversion in string.Formatter().parse(template or ""):
-        if name or form or conversion:
-            raise ValueError("only plain {} may stand in it")
+def whole(value: object) -> object:
+    """JSON makes no difference between 3 and 3.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plain_template(template: str) -> str:
+    """A template has one plain `{}`: `str.format` has formats that make gigabytes, and attributes."""
+    fields = [field[1:] for field in string.Formatter().parse(template) if field[1] is not None]
+    if fields != [("", "", None)]:
+        raise ValueError("one plain {} must stand in it, and nothing else in braces")
     return template
 
 
@@ -122,9 +130,10 @@ def _labels_with_scores(output: Any) -> Any:
     return [{"label": label, "score": score} for label, score in pairs]
 
 
-# Types that are narrower than the specification's.
+# Types that are narrower than the specification's. Doubled braces stand for themselves.
+ONE_FIELD: dict[str, Any] = {"pattern": r"^([^{}]|\{\{|\}\})*\{\}([^{}]|\{\{|\}\})*$"}
 HINTS: dict[str, Any] = {
-    "hypothesis_template": Annotated[str | None, AfterValidator(plain_template)],
+    "hypothesis_template": Annotated[str, AfterValidator(plain_template), Field(json_schema_extra=ONE_FIELD)] | None,
     "stop": list[Annotated[str, Field(min_length=1, max_length=64)]] | None,
 }
 # What a model that writes text can be told. Beams and the least length are for speech only: there texts are short.

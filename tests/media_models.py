@@ -72,8 +72,9 @@ def tapas(folder: Path, **changes: Any) -> None:
     folder.mkdir(exist_ok=True)
     vocabulary = bundled_tokenizer().get_vocab()
     (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)))
-    transformers.TapasTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    options = {**WIDE, "vocab_size": 8192, "num_aggregation_labels": 4, "no_aggregation_label_index": 0}
+    tokenizer = transformers.TapasTokenizer(str(folder / "vocab.txt"))
+    tokenizer.save_pretrained(folder)
+    options = {**WIDE, "vocab_size": len(tokenizer), "num_aggregation_labels": 4, "no_aggregation_label_index": 0}
     options["aggregation_labels"] = dict(enumerate(["NONE", "SUM", "AVERAGE", "COUNT"]))
     transformers.TapasForQuestionAnswering(transformers.TapasConfig(**{**options, **changes})).save_pretrained(folder)
 

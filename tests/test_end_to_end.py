@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import huggingface_hub
@@ -18,12 +17,11 @@ import pytest
 import transformers
 from huggingface_hub import InferenceClient
 
-from config import BUNDLED_MODEL, Settings
-from server import create_app
+from config import BUNDLED_MODEL
 from tests.compare import assert_same
 from tests.hub import running_hub
 from tests.models import make_model
-from tests.process import Process, serving, serving_in_thread
+from tests.process import Process, serving
 
 HOLD = "hold [MASK]"
 
@@ -139,37 +137,6 @@ def test_many_clients_at_once_each_get_their_own_answer(bundled: Process, backgr
         assert all(item["sequence"].startswith(prefix) for item in response.json())
     for one, response in zip(alone, responses[:4], strict=True):
         assert [item["token"] for item in one] == [item["token"] for item in response.json()]
-
-
-# What huggingface_hub's client makes of an answer, and what it should be by the pipeline's own.
-CLIENTS: dict[str, tuple[Callable[[InferenceClient], Any], Callable[[Any], Any]]] = {
-    "text-classification": (
-        lambda client: [item.label for item in client.text_classification("a test", top_k=2)],
-        lambda pipe: [item["label"] for item in pipe("a test", top_k=2)],
-    ),
-    "token-classification": (
-        lambda client: [item.word for item in client.token_classification("a test", ignore_labels=[])],
-        lambda pipe: [item["word"] for item in pipe("a test", ignore_labels=[])],
-    ),
-    "feature-extraction": (
-        lambda client: client.feature_extraction("a test").round(3).tolist(),
-        lambda pipe: pipe("a test", return_tensors=True).numpy().round(3).tolist(),
-    ),
-    "zero-shot-classification": (
-        lambda client: [item.label for item in client.zero_shot_classification("a test", ["science", "travel"])],
-        lambda pipe: pipe("a test", candidate_labels=["science", "travel"])["labels"],
-    ),
-}
-
-
-@pytest.mark.parametrize("task", CLIENTS)
-def test_huggingface_hubs_client_understands_the_answers(
-    task: str, model_of: Callable[[str], Path], hub_client: type[InferenceClient]
-) -> None:
-    ask, expect = CLIENTS[task]
-    folder = str(model_of(task))
-    with serving_in_thread(create_app(Settings(model=folder, task=task))) as url:
-        assert ask(hub_client(base_url=url)) == expect(transformers.pipeline(task, model=folder))
 
 
 def test_huggingface_hubs_client_fills_masks(bundled: Process, hub_client: type[InferenceClient]) -> None:

@@ -114,10 +114,12 @@ def test_what_is_not_the_form_is_malformed_and_told_why(body: bytes, words: str)
         *(
             ("zero-shot-classification", {"candidate_labels": ["x"], "hypothesis_template": template}, words)
             for template, words in [
-                ("{:>4000000000}", "'hypothesis_template': only plain {} may stand in it."),
-                ("{0}", "only plain {}"),
-                ("{.__class__}", "only plain {}"),
-                ("{!r}", "only plain {}"),
+                ("{:>4000000000}", "'hypothesis_template': one plain {} must stand in it, and nothing else in braces."),
+                ("{0}", "one plain {}"),
+                ("{.__class__}", "one plain {}"),
+                ("{!r}", "one plain {}"),
+                ("no field", "one plain {}"),
+                ("{} and {}", "one plain {}"),
                 ("{", "'hypothesis_template': Single '{'"),
             ]
         ),

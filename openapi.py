@@ -1,0 +1,264 @@
+"""The OpenAPI document of what is served: its routes with their requests, answers and errors, for the loaded task.
+
+Pure: from what is known of the model to the document. It must never know Starlette, the queue or the model.
+"""
+
+from typing import Any
+
+from openai_embeddings import EmbeddingsRequest
+from schemas import (
+    BINARY,
+    ITEMS,
+    LABELS,
+    MEDIA_TYPES,
+    NUMBERS,
+    TEXT,
+    WHOLE,
+    Facts,
+    Schema,
+    answers,
+    array,
+    input_schema,
+    parameter_schemas,
+    ref,
+    structure,
+    text_schema,
+)
+
+JSON = "application/json"
+# What can go wrong, by its name in the document: the status, its kinds of error, and when.
+FAILURES: dict[str, tuple[int, list[str], str]] = {
+    "Malformed": (400, ["malformed"], "Not UTF-8, not JSON, no inputs, or a wrong type."),
+    "Unauthorized": (401, ["unauthorized"], "The API key is missing or wrong."),
+    "NotServed": (404, ["not_served"], "What this server's task or model does not have."),
+    "TooSlow": (408, ["too_slow"], "The body did not arrive in time."),
+    "TooLarge": (413, ["too_large"], "Over a limit; the message gives both numbers."),
+    "UnsupportedMediaType": (415, ["unsupported_media_type"], "A media type that this pipeline cannot take."),
+    "Rejected": (422, ["rejected"], "The pipeline refuses it; the message has its own words."),
+    "Failed": (500, ["inference_failed", "internal"], "The model failed on this input."),
+    "Unavailable": (
+        503,
+        ["overloaded", "starting", "draining", "unavailable"],
+        "Full, starting, shutting down or broken; `Retry-After` says when to come back.",
+    ),
+    "DeadlineExceeded": (504, ["deadline_exceeded"], "No answer in time; nothing was computed that had not begun."),
+}
+RUNS_THE_MODEL = [name for name in FAILURES if name not in {"Unauthorized", "NotServed"}]
+HEADERS: dict[str, Schema] = {
+    "X-Request-ID": {"description": "The client's own, if it sent a sane one.", "schema": TEXT},
+    "Server-Timing": {
+        "description": "Milliseconds in the queue, in the model and in all, and the size of the batch.",
+        "schema": TEXT,
+    },
+    "Retry-After": {"description": "Seconds in which it is worth coming back.", "schema": WHOLE},
+    "WWW-Authenticate": {"description": "`Bearer`.", "schema": TEXT},
+}
+REQUEST_HEADERS = [
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "Comes back, and stands in the log.",
+        "schema": TEXT,
+    },
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "Seconds that the client waits; at most as long as the server does.",
+        "schema": {"type": "string", "pattern": r"^(?=[0-9.]*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$"},
+    },
+]
+
+
+def document(facts: Facts) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    secured: list[Any] = [{"apiKey": []}] if facts.has_key else []
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{facts.name} with {facts.described.get('model')}",
+            "version": facts.version,
+            "description": "One pipeline of transformers over HTTP. Requests that come together share forward passes.",
+        },
+        "paths": {path: {method: operation} for path, method, operation in _operations(facts, secured)},
+        "components": _components(facts),
+    }
+
+
+def _operations(facts: Facts, secured: list[Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    failures = ["Unauthorized"] if facts.has_key else []
+    state = {"description": "It is well.", "content": {JSON: {"schema": structure({"status": TEXT})}}}
+    return [
+        ("/", "post", _inference(facts, secured, failures)),
+        ("/v1/embeddings", "post", _embeddings(facts, secured, failures)),
+        ("/health", "get", _get("health", "Whether the process can serve.", state, [], ["Unavailable"])),
+        ("/ready", "get", _get("ready", "Whether new requests are taken.", state, [], ["Unavailable"])),
+        (
+            "/info",
+            "get",
+            _get(
+                "info",
+                "The model, the limits, and what each speed-up is worth.",
+                {"description": "What is served.", "content": {JSON: {"schema": {"type": "object"}}}},
+                secured,
+                [*failures, "Unavailable"],
+            ),
+        ),
+        (
+            "/metrics",
+            "get",
+            _get(
+                "metrics",
+                "Metrics for Prometheus.",
+                {"description": "Prometheus text.", "content": {"text/plain": {"schema": TEXT}}},
+                secured,
+                failures,
+            ),
+        ),
+        (
+            "/openapi.json",
+            "get",
+            _get(
+                "openapi",
+                "This document.",
+                {"description": "OpenAPI 3.1.", "content": {JSON: {"schema": {"type": "object"}}}},
+                secured,
+                [*failures, "Unavailable"],
+            ),
+        ),
+        (
+            "/docs",
+            "get",
+            _get(
+                "docs",
+                "This document, to be read.",
+                {"description": "A page.", "content": {"text/html": {"schema": TEXT}}},
+                [],
+                [],
+            ),
+        ),
+    ]
+
+
+def _get(name: str, summary: str, answer: dict[str, Any], secured: list[Any], failures: list[str]) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "tags": ["operation"],
+        "summary": summary,
+        "parameters": REQUEST_HEADERS[:1],
+        "security": secured,
+        "responses": _responses(answer, failures),
+    }
+
+
+def _responses(answer: dict[str, Any], failures: list[str], errors: str = "") -> dict[str, Any]:
+    headers = {"X-Request-ID": ref("X-Request-ID", "headers")} | answer.pop("headers", {})
+    answered = {"200": {**answer, "headers": headers}}
+    return answered | {str(FAILURES[name][0]): ref(errors + name, "responses") for name in failures}
+
+
+def _inference(facts: Facts, secured: list[Any], failures: list[str]) -> dict[str, Any]:
+    raw = BINARY if facts.task.takes_file else text_schema(facts)
+    # A task with parameters that must be given has no raw form.
+    raw_types = () if parameter_schemas(facts)["Parameters"].get("required") else MEDIA_TYPES[facts.task.takes]
+    content: dict[str, Any] = {kind: {"schema": raw} for kind in raw_types}
+    content[JSON] = {"schema": ref("Request")}
+    if facts.example is not None:
+        for kind in raw_types:
+            content[kind]["example"] = facts.example
+        parameters = {"parameters": LABELS} if not raw_types and facts.task.takes == "text" else {}
+        content[JSON]["example"] = {"inputs": facts.example, **parameters}
+    return {
+        "operationId": "infer",
+        "tags": ["inference"],
+        "summary": f"Run {facts.name}.",
+        "description": "A body that is no JSON is the input itself, and is answered with what the pipeline returns; a "
+        "type that says nothing, as curl's default does, is taken, too. A list of inputs has a list of answers.",
+        "parameters": REQUEST_HEADERS,
+        "security": secured,
+        "requestBody": {"required": True, "content": content},
+        "responses": _responses(_answered(ref("Answer")), [*failures, *RUNS_THE_MODEL]),
+    }
+
+
+def _embeddings(facts: Facts, secured: list[Any], failures: list[str]) -> dict[str, Any]:
+    """In OpenAI's form; a route of every server, which only those with embeddings answer."""
+    base64_or_numbers = {"anyOf": [NUMBERS, {**TEXT, "contentEncoding": "base64"}]}
+    item = structure({"object": {"const": "embedding"}, "index": WHOLE, "embedding": base64_or_numbers})
+    usage = structure({"prompt_tokens": WHOLE, "total_tokens": WHOLE})
+    answer = structure({"object": {"const": "list"}, "data": array(item), "model": TEXT, "usage": usage})
+    served = bool(facts.described.get("embedding"))
+    responses = _responses(_answered(answer), [*failures, *RUNS_THE_MODEL], "OpenAI")
+    not_served = {"404": ref("OpenAINotServed", "responses")}
+    unauthorized = {"401": responses["401"]} if facts.has_key else {}
+    unavailable = {"503": responses["503"]}
+    return {
+        "operationId": "embed",
+        "tags": ["inference"],
+        "summary": "Embeddings in OpenAI's form." if served else "This model has no embeddings.",
+        "parameters": REQUEST_HEADERS,
+        "security": secured,
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": ref("EmbeddingsRequest"), "example": {"input": "a text", "model": "any"}}},
+        },
+        "responses": responses if served else not_served | unauthorized | unavailable,
+    }
+
+
+def _answered(schema: Schema) -> dict[str, Any]:
+    return {
+        "description": "The answer.",
+        "headers": {"Server-Timing": ref("Server-Timing", "headers")},
+        "content": {JSON: {"schema": schema}},
+    }
+
+
+def _components(facts: Facts) -> dict[str, Any]:
+    name, item = ITEMS[facts.name]
+    parameters = parameter_schemas(facts)
+    one = ref("Input")
+    inputs = {"anyOf": [one, {**array(one), "minItems": 1, "maxItems": facts.max_inputs}]}
+    request = structure({"inputs": inputs, "parameters": ref("Parameters")}, "parameters")
+    if parameters["Parameters"].get("required"):
+        request["required"].append("parameters")
+    if facts.task.at_root:
+        request["properties"] |= parameters["Parameters"]["properties"]
+    error = structure({"error": TEXT, "error_type": TEXT})
+    openai = structure({"message": TEXT, "type": TEXT, "param": {"type": "null"}, "code": {"type": "null"}})
+    components: dict[str, Any] = {
+        "schemas": {
+            name: item,
+            "Answer": {"anyOf": answers(facts.name)},
+            "Input": input_schema(facts),
+            "Request": {**request, "additionalProperties": False},
+            **parameters,
+            "EmbeddingsRequest": _embeddings_request(facts),
+            "Error": error,
+            "OpenAIError": structure({"error": openai, "error_type": TEXT}),
+        },
+        "headers": HEADERS,
+        "responses": _failures("", "Error") | _failures("OpenAI", "OpenAIError"),
+    }
+    if facts.has_key:
+        components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+    return components
+
+
+def _embeddings_request(facts: Facts) -> Schema:
+    """Tokens are the model's own, and there is no empty input."""
+    text, tokens = {**TEXT, "minLength": 1}, {**array({**WHOLE, "minimum": 0}), "minItems": 1}
+    several = {"minItems": 1, "maxItems": facts.max_inputs}
+    schema = EmbeddingsRequest.model_json_schema()
+    schema["properties"]["input"] = {"anyOf": [text, tokens, array(text) | several, array(tokens) | several]}
+    return schema
+
+
+def _failures(prefix: str, schema: str) -> dict[str, Any]:
+    responses = {}
+    for name, (status, kinds, when) in FAILURES.items():
+        told = {"allOf": [ref(schema), {"properties": {"error_type": {"enum": kinds}}}]}
+        headers = {"X-Request-ID": ref("X-Request-ID", "headers")}
+        headers |= {"Retry-After": ref("Retry-After", "headers")} if status == 503 else {}
+        headers |= {"WWW-Authenticate": ref("WWW-Authenticate", "headers")} if status == 401 else {}
+        responses[prefix + name] = {"description": when, "headers": headers, "content": {JSON: {"schema": told}}}
+    return responses
