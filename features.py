@@ -34,7 +34,8 @@ class FeaturePreparation(TextPreparation):
         self._prompt_tokens = lru_cache(64)(self._count_prompt_tokens)
 
     def describe(self) -> dict[str, object]:
-        return {"embedding": self.embedding and self.embedding.describe()}
+        vocabulary = self.pipe.model.config.vocab_size
+        return {"embedding": self.embedding and self.embedding.describe(), "vocabulary": vocabulary}
 
     def _draft(self, value: Any, parameters: Mapping[str, Any]) -> Draft:
         draft = super()._draft(value, parameters)

@@ -12,6 +12,7 @@ from schemas import (
     LABELS,
     MEDIA_TYPES,
     NUMBERS,
+    SOME,
     TEXT,
     WHOLE,
     Facts,
@@ -246,7 +247,8 @@ def _components(facts: Facts) -> dict[str, Any]:
 
 def _embeddings_request(facts: Facts) -> Schema:
     """Tokens are the model's own, and there is no empty input."""
-    text, tokens = {**TEXT, "minLength": 1}, {**array({**WHOLE, "minimum": 0}), "minItems": 1}
+    token = {**WHOLE, "minimum": 0, "exclusiveMaximum": facts.described.get("vocabulary", 2**31)}
+    text, tokens = SOME, {**array(token), "minItems": 1}
     several = {"minItems": 1, "maxItems": facts.max_inputs}
     schema = EmbeddingsRequest.model_json_schema()
     schema["properties"]["input"] = {"anyOf": [text, tokens, array(text) | several, array(tokens) | several]}

@@ -170,20 +170,23 @@ def parameter_schemas(facts: Facts) -> dict[str, Schema]:
     schema = facts.task.model.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas: dict[str, Schema] = {name: _bare(part) for name, part in schema.pop("$defs", {}).items()}
     schemas["Parameters"] = _bare(schema)
-    properties = schemas["Parameters"].get("properties", {})
-    if embedding := facts.described.get("embedding"):
-        properties["prompt_name"] = (
-            nullable({"enum": embedding["prompts"]}) if embedding["prompts"] else {"type": "null"}
-        )
-    else:
-        properties.pop("prompt_name", None)
-        properties.pop("normalize", None)
+    _tell_prompts(schemas["Parameters"].get("properties", {}), facts.described.get("embedding"))
     most = {"max_new_tokens": facts.max_new_tokens, "top_k": facts.described.get("vocabulary")}
     for part in schemas.values():
         for name, value in part.get("properties", {}).items():
             _limit(value, most.get(name))
             value.setdefault("description", DESCRIPTIONS.get(name, ""))
     return schemas
+
+
+def _tell_prompts(properties: dict[str, Schema], embedding: Mapping[str, Any] | None) -> None:
+    """What parameters a sentence-transformers configuration gives a meaning, and which prompts it has."""
+    if embedding is None:
+        for name in ("prompt_name", "normalize"):
+            properties.pop(name, None)
+    else:
+        prompts = embedding["prompts"]
+        properties["prompt_name"] = nullable({"enum": prompts}) if prompts else {"type": "null"}
 
 
 def _bare(schema: Schema) -> Schema:

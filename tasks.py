@@ -100,7 +100,7 @@ def checker(specification: type, names: Mapping[str, str]) -> type[BaseModel]:
     defaults = {item.name: item.default for item in fields(specification) if item.name in names}
     checked: dict[str, Any] = {
         name: (
-            Annotated[HINTS.get(name, hints[name]), BeforeValidator(whole), Field(**RANGES.get(name, {}))],
+            Annotated[HINTS.get(name, hints[name]), Field(**RANGES.get(name, {})), BeforeValidator(whole)],
             None if default is None else ...,
         )
         for name, default in defaults.items()
