@@ -46,10 +46,10 @@ RANGES: dict[str, dict[str, Any]] = {
     "max_new_tokens": {"ge": 1},
     "min_new_tokens": {"ge": 0},
     "num_beams": {"ge": 1, "le": 8},
-    "temperature": {"gt": 0},
+    "temperature": {"ge": 0.01, "le": 100},  # beyond, numbers overflow
     "top_p": {"gt": 0, "le": 1},
     "typical_p": {"gt": 0, "le": 1},
-    "repetition_penalty": {"gt": 0},
+    "repetition_penalty": {"ge": 0.1, "le": 10},
     "seed": {"ge": 0, "lt": 2**63},
 }
 
