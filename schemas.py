@@ -93,6 +93,40 @@ def answers(task: str) -> list[Schema]:
     return [one, array(one)]
 
 
+# What the server says of itself
+
+SPEED_UP = structure(
+    {
+        "name": TEXT,
+        "on": {"type": "boolean"},
+        "difference": {**nullable(NUMBER), "description": "The worst, relative to the largest number."},
+        "gains": {
+            **nullable({"type": "object", "additionalProperties": NUMBER}),
+            "description": "The time without it by the time with it, in a batch and alone.",
+        },
+        "why": {**nullable(TEXT), "description": "Why it is off."},
+    }
+)
+INFO = structure(
+    {
+        "model": TEXT,
+        "task": TEXT,
+        "device": TEXT,
+        "dtype": TEXT,
+        "threads": WHOLE,
+        "max_tokens": nullable(WHOLE),
+        "mask_token": TEXT,
+        "vocabulary": WHOLE,
+        "embedding": nullable({"type": "object"}),
+        "speed_ups": array(ref("SpeedUp")),
+        "versions": {"type": "object", "additionalProperties": TEXT},
+        "limits": {"type": "object"},
+        "version": TEXT,
+    },
+    *("mask_token", "vocabulary", "embedding"),  # of some tasks only
+)
+
+
 # Inputs
 
 MEDIA_TYPES: dict[Kind, tuple[str, ...]] = {
@@ -140,6 +174,15 @@ class Facts:
     max_inputs: int
     max_new_tokens: int
     has_key: bool
+
+    @property
+    def has_embeddings(self) -> bool:
+        return bool(self.described.get("embedding"))
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether a request without a body is answered: it is the empty text."""
+        return self.task.takes == "text" and text_schema(self) == TEXT
 
     @property
     def example(self) -> Any:
