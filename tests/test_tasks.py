@@ -59,7 +59,12 @@ def test_parameters_reach_the_pipeline_by_its_own_names(task: str, given: Any, w
             "Unknown parameter 'generation_parameters.use_cache'; "
             f"this pipeline takes {', '.join(GENERATION_PARAMETERS)}.",
         ),
-        ("text-generation", {"temperature": 0}, Rejected, "Parameter 'temperature': Input should be greater than 0."),
+        (
+            "text-generation",
+            {"temperature": 0},
+            Rejected,
+            "Parameter 'temperature': Input should be greater than or equal to 0.01.",
+        ),
         ("text-generation", {"top_p": 1.1}, Rejected, "Parameter 'top_p': Input should be less than or equal to 1."),
         ("text-generation", {"typical_p": 0}, Rejected, "Parameter 'typical_p': Input should be greater than 0."),
         (
