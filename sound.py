@@ -78,8 +78,13 @@ class SpeechPreparation(AudioPreparation):
         super().__init__(pipe, limits)
         self.writes = pipe.type not in {"ctc", "ctc_with_lm"}
 
+    def describe(self) -> dict[str, object]:
+        return {"generates": self.writes, "timestamps": self.pipe.type != "seq2seq"}
+
     def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         given = dict(parameters)
+        if given.get("return_timestamps") is False:
+            del given["return_timestamps"]  # as without it; models that spell refuse the very word
         if self.writes:
             given["generate_kwargs"] = self._generation(given.get("generate_kwargs", {}))
         elif "generate_kwargs" in given:

@@ -36,10 +36,10 @@ Kind = Literal["text", "image", "audio", "table"]
 RANGES: dict[str, dict[str, Any]] = {
     "top_k": {"ge": 1},
     "stride": {"ge": 0},
-    "targets": {"max_length": 256},
+    "targets": {"min_length": 1, "max_length": 256},
     "candidate_labels": {"min_length": 1, "max_length": 256},
     "ignore_labels": {"max_length": 256},
-    "stop": {"max_length": 4},
+    "stop": {"min_length": 1, "max_length": 4},
     "threshold": {"ge": 0, "le": 1},
     "mask_threshold": {"ge": 0, "le": 1},
     "overlap_mask_area_threshold": {"ge": 0, "le": 1},
