@@ -163,15 +163,13 @@ def _responses(answer: dict[str, Any], failures: list[str], errors: str = "") ->
 
 def _inference(facts: Facts, secured: list[Any], failures: list[str]) -> dict[str, Any]:
     raw = BINARY if facts.task.takes_file else text_schema(facts)
-    # A task with parameters that must be given has no raw form.
-    raw_types = () if parameter_schemas(facts)["Parameters"].get("required") else MEDIA_TYPES[facts.task.takes]
-    content: dict[str, Any] = {kind: {"schema": raw} for kind in raw_types}
-    content[JSON] = {"schema": ref("Request")}
-    if facts.example is not None:
-        for kind in raw_types:
-            content[kind]["example"] = facts.example
-        parameters = {"parameters": LABELS} if not raw_types and facts.task.takes == "text" else {}
-        content[JSON]["example"] = {"inputs": facts.example, **parameters}
+    must_have = parameter_schemas(facts)["Parameters"].get("required")
+    # A task with parameters that must be given has no raw form. JSON has no examples of bytes.
+    raw_types = () if must_have else MEDIA_TYPES[facts.task.takes]
+    raw_example = {} if facts.task.takes_file else {"example": facts.example}
+    content: dict[str, Any] = {kind: {"schema": raw, **raw_example} for kind in raw_types}
+    example = {"inputs": facts.example, **({"parameters": LABELS} if must_have else {})}
+    content[JSON] = {"schema": ref("Request"), "example": example}
     return {
         "operationId": "infer",
         "tags": ["inference"],

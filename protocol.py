@@ -87,7 +87,8 @@ def read_json(body: bytes) -> Any:
 def _parameters(form: dict[str, Any], task: Task) -> dict[str, object]:
     """The checked parameters of a form without its inputs; what stands twice is checked twice. `options` is the hosted API's own, and means nothing here."""
     form.pop("options", None)
-    if form.pop("stream", None) not in (None, False):
+    stream = form.pop("stream", None)
+    if stream is not None and stream is not False:  # 0 equals False, and is none of the form
         raise Rejected("'stream' must be false: this server answers when the whole answer is there.")
     parameters = form.pop("parameters", None)
     if parameters is not None and not isinstance(parameters, dict):

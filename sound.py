@@ -79,7 +79,11 @@ class SpeechPreparation(AudioPreparation):
         self.writes = pipe.type not in {"ctc", "ctc_with_lm"}
 
     def describe(self) -> dict[str, object]:
-        return {"generates": self.writes, "timestamps": self.pipe.type != "seq2seq"}
+        return {"generates": self.writes, "timestamps": self._tells_times()}
+
+    def _tells_times(self) -> bool:
+        """Models that spell do; of those that write, Whisper does if it is configured for it."""
+        return not self.writes or hasattr(self.pipe.model.generation_config, "no_timestamps_token_id")
 
     def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         given = dict(parameters)

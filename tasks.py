@@ -135,6 +135,7 @@ ONE_FIELD: dict[str, Any] = {"pattern": r"^([^{}]|\{\{|\}\})*\{\}([^{}]|\{\{|\}\
 HINTS: dict[str, Any] = {
     "hypothesis_template": Annotated[str, AfterValidator(plain_template), Field(json_schema_extra=ONE_FIELD)] | None,
     "stop": list[Annotated[str, Field(min_length=1, max_length=64)]] | None,
+    "targets": list[Annotated[str, Field(min_length=1)]] | None,
 }
 # What a model that writes text can be told. Beams and the least length are for speech only: there texts are short.
 WRITING = _same("do_sample", "max_new_tokens", "temperature", "top_k", "top_p", "typical_p")

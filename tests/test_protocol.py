@@ -155,6 +155,13 @@ def test_the_hosted_apis_own_options_are_taken_and_mean_nothing() -> None:
     assert parse_form({"inputs": "a", "options": {"wait_for_model": True}}).parameters == {}
 
 
+def test_a_stream_is_refused_and_what_merely_equals_none_as_well() -> None:
+    assert parse_form({"inputs": "a", "stream": False}).parameters == {}
+    for stream in (True, 0, "no"):
+        with pytest.raises(Rejected, match=r"^'stream' must be false"):
+            parse_form({"inputs": "a", "stream": stream})
+
+
 def test_too_many_inputs_are_told_with_both_numbers() -> None:
     assert len(parse_form({"inputs": ["a"] * 3}, max_inputs=3).inputs) == 3
     with pytest.raises(TooLarge, match=r"^The request has 4 inputs; the limit is 3\.$"):
