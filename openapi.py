@@ -30,11 +30,11 @@ from schemas import (
 )
 
 JSON = "application/json"
-# What can go wrong, by its name in the document: the status, its kinds of error, and when.
+# What can go wrong, by its name in the document: the status, its kinds of error, and when. What is not served is not in
+# the document at all.
 FAILURES: dict[str, tuple[int, list[str], str]] = {
     "Malformed": (400, ["malformed"], "Not UTF-8, not JSON, no inputs, or a wrong type."),
     "Unauthorized": (401, ["unauthorized"], "The API key is missing or wrong."),
-    "NotServed": (404, ["not_served"], "What this server's task or model does not have."),
     "TooSlow": (408, ["too_slow"], "The body did not arrive in time."),
     "TooLarge": (413, ["too_large"], "Over a limit; the message gives both numbers."),
     "UnsupportedMediaType": (415, ["unsupported_media_type"], "A media type that this pipeline cannot take."),
@@ -47,7 +47,7 @@ FAILURES: dict[str, tuple[int, list[str], str]] = {
     ),
     "DeadlineExceeded": (504, ["deadline_exceeded"], "No answer in time; nothing was computed that had not begun."),
 }
-RUNS_THE_MODEL = [name for name in FAILURES if name not in {"Unauthorized", "NotServed"}]
+RUNS_THE_MODEL = [name for name in FAILURES if name != "Unauthorized"]
 HEADERS: dict[str, Schema] = {
     "X-Request-ID": {"description": "The client's own, if it sent a sane one.", "schema": TEXT},
     "Server-Timing": {
@@ -209,10 +209,12 @@ def _answered(schema: Schema) -> dict[str, Any]:
 
 
 def _components(facts: Facts) -> dict[str, Any]:
+    names = [name for name in FAILURES if facts.has_key or name != "Unauthorized"]
+    openai = _failures("OpenAI", "OpenAIError", names) if facts.has_embeddings else {}
     components: dict[str, Any] = {
         "schemas": _schemas(facts),
-        "headers": HEADERS,
-        "responses": _failures("", "Error") | (_failures("OpenAI", "OpenAIError") if facts.has_embeddings else {}),
+        "headers": {name: header for name, header in HEADERS.items() if facts.has_key or name != "WWW-Authenticate"},
+        "responses": _failures("", "Error", names) | openai,
     }
     if facts.has_key:
         components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
@@ -281,9 +283,10 @@ def _bare(schema: Schema) -> Schema:
     return {name: value for name, value in schema.items() if name not in {"title", "description", "default"}}
 
 
-def _failures(prefix: str, schema: str) -> dict[str, Any]:
+def _failures(prefix: str, schema: str, names: list[str]) -> dict[str, Any]:
     responses = {}
-    for name, (status, kinds, when) in FAILURES.items():
+    for name in names:
+        status, kinds, when = FAILURES[name]
         told = {"allOf": [ref(schema), {"properties": {"error_type": {"enum": kinds}}}]}
         headers = {"X-Request-ID": ref("X-Request-ID", "headers")}
         headers |= {"Retry-After": ref("Retry-After", "headers")} if status == 503 else {}

@@ -85,7 +85,10 @@ def read_json(body: bytes) -> Any:
 
 
 def _parameters(form: dict[str, Any], task: Task) -> dict[str, object]:
-    """The checked parameters of a form without its inputs; what stands twice is checked twice. `options` is the hosted API's own, and means nothing here."""
+    """The checked parameters of a form without its inputs; what stands twice is checked twice.
+
+    `options` is the hosted API's own, and means nothing here.
+    """
     form.pop("options", None)
     stream = form.pop("stream", None)
     if stream is not None and stream is not False:  # 0 equals False, and is none of the form

@@ -171,8 +171,7 @@ EXAMPLES: dict[str, Any] = {
 }
 # A red square of 16 x 16 pixels.
 PICTURE = (
-    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mO8o6HBQApgYiARjGoY1TB0NAAAyVkBTB15Un8AAAAASUVO"
-    "RK5CYII="
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mO8o6HBQApgYiARjGoY1TB0NAAAyVkBTB15Un8AAAAASUVORK5CYII="
 )
 
 
@@ -234,7 +233,10 @@ def text_schema(facts: Facts) -> Schema:
     mask = facts.described.get("mask_token")
     if facts.name != "fill-mask" or not isinstance(mask, str):
         return SOME if facts.name in {"zero-shot-classification", "text-generation"} else TEXT
-    return {**TEXT, "pattern": re.sub(r"([][\\{}|().*+?^$])", r"\\\1", mask)}  # `re.escape` escapes more than ECMA knows
+    return {
+        **TEXT,
+        "pattern": re.sub(r"([][\\{}|().*+?^$])", r"\\\1", mask),
+    }  # `re.escape` escapes more than ECMA knows
 
 
 def parameter_schemas(facts: Facts) -> dict[str, Schema]:
@@ -255,7 +257,8 @@ def parameter_schemas(facts: Facts) -> dict[str, Schema]:
 def _tell_what_the_model_can(schemas: dict[str, Schema], described: Mapping[str, Any]) -> None:
     parameters = schemas["Parameters"]
     properties = parameters["properties"]
-    _tell_prompts(properties, described.get("embedding"))
+    if "prompt_name" in properties:
+        _tell_prompts(properties, described.get("embedding"))
     if described.get("generates") is False:
         del properties["generation_parameters"], schemas[GENERATION]
     if described.get("timestamps") is False:
@@ -276,8 +279,7 @@ GENERATION = "AutomaticSpeechRecognitionGenerationParameters"  # what pydantic c
 def _tell_prompts(properties: dict[str, Schema], embedding: Mapping[str, Any] | None) -> None:
     """What parameters a sentence-transformers configuration gives a meaning, and which prompts it has."""
     if embedding is None:
-        for name in ("prompt_name", "normalize"):
-            properties.pop(name, None)
+        del properties["prompt_name"], properties["normalize"]
     else:
         prompts = embedding["prompts"]
         properties["prompt_name"] = nullable({"enum": prompts}) if prompts else {"type": "null"}
