@@ -140,8 +140,8 @@ class Settings(BaseSettings):
     )
     api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)] = Field(
         default=(),
-        description="Wants `Authorization: Bearer ...` on every route but `/health` and `/ready`. Of several, "
-        "separated by commas, each is valid, to change them without a gap.",
+        description="Wants `Authorization: Bearer ...` on every route but `/health`, `/ready` and the pages. Of "
+        "several, separated by commas, each is valid, to change them without a gap.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         default=(),

@@ -120,6 +120,7 @@ INFO = structure(
         "max_tokens": nullable(WHOLE),
         "mask_token": TEXT,
         "vocabulary": WHOLE,
+        "max_top_k": WHOLE,
         "max_stride": WHOLE,
         "embedding": nullable({"type": "object"}),
         "subtasks": array(TEXT),
@@ -130,7 +131,8 @@ INFO = structure(
         "limits": {"type": "object"},
         "version": TEXT,
     },
-    *("mask_token", "vocabulary", "max_stride", "embedding", "subtasks", "generates", "timestamps"),  # of some tasks
+    # Of some tasks only.
+    *("mask_token", "vocabulary", "max_top_k", "max_stride", "embedding", "subtasks", "generates", "timestamps"),
 )
 
 
@@ -263,8 +265,8 @@ def _tell_what_the_model_can(schemas: dict[str, Schema], described: Mapping[str,
         del properties["generation_parameters"], schemas[GENERATION]
     if described.get("timestamps") is False:
         properties["return_timestamps"] = {"enum": [False, None]}
-    if "targets" in properties:  # there are no more guesses than words, and with targets no more than those
-        known = {"properties": {"top_k": {"maximum": described.get("vocabulary")}}}
+    if "max_top_k" in described:  # with targets there are no more guesses than those
+        known = {"properties": {"top_k": {"maximum": described["max_top_k"]}}}
         parameters["anyOf"] = [known, {"properties": {"targets": {"type": "array"}}, "required": ["targets"]}]
     if "subtasks" in described:
         properties["subtask"] = {"enum": [*described["subtasks"], None]}

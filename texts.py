@@ -226,7 +226,8 @@ class MaskedPreparation(TextPreparation):
     """Texts with masked tokens."""
 
     def describe(self) -> dict[str, object]:
-        return {"mask_token": self.pipe.tokenizer.mask_token, "vocabulary": self.pipe.model.config.vocab_size}
+        most = min(self.pipe.model.config.vocab_size, MOST_GUESSES_OF_ONE_INPUT)
+        return {"mask_token": self.pipe.tokenizer.mask_token, "max_top_k": most}
 
     def sample(self, words: int) -> Work:
         chosen = words_of(words)

@@ -20,11 +20,11 @@ class NotHttp(Exception):
     """The server's answer is not of the form that this client reads."""
 
 
-def request_of(text: str) -> bytes:
-    """`POST /` with the text as its body."""
+def request_of(text: str, path: str = "/", media_type: str = "text/plain") -> bytes:
+    """`POST` with the text as its body."""
     body = text.encode()
-    head = f"POST / HTTP/1.1\r\nHost: benchmark\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    headers = f"Host: benchmark\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}"
+    return f"POST {path} HTTP/1.1\r\n{headers}\r\n\r\n".encode() + body
 
 
 def parse_reply(received: bytes) -> Reply | None:

@@ -53,7 +53,11 @@ async def gather(arrivals: asyncio.Queue[Waiting]) -> list[Waiting]:
     return batch
 
 
-def create_app(serve: Loop) -> Starlette:
+def pipeline() -> Any:
+    return weights.load(Path(os.environ["BENCHMARK_MODEL"]), os.environ["BENCHMARK_TASK"])
+
+
+def create_app(serve: Loop, load: Callable[[], Any] = pipeline) -> Starlette:
     arrivals: asyncio.Queue[Waiting] = asyncio.Queue()
 
     async def infer(request: Request) -> JSONResponse:
@@ -63,8 +67,7 @@ def create_app(serve: Loop) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        pipe = weights.load(Path(os.environ["BENCHMARK_MODEL"]), os.environ["BENCHMARK_TASK"])
-        task = asyncio.create_task(serve(pipe, arrivals))
+        task = asyncio.create_task(serve(load(), arrivals))
         yield
         task.cancel()
         await asyncio.wait({task})

@@ -18,6 +18,8 @@ from tasks import TASKS
 from tests.compare import assert_same
 from tests.fakes import FakeRunner
 from tests.process import Process
+from tests.sentences import EMBEDDING
+from tests.test_clients import CASES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,7 +47,7 @@ def default_of(name: str) -> str:
         "cors_origins": "none",
         "api_key": "none",
     }
-    special |= {"threads": "`auto`", "max_batch_tokens": "`auto`", "dtype": "see right"}
+    special |= dict.fromkeys(["threads", "max_batch_tokens", "max_body_bytes"], "`auto`") | {"dtype": "see right"}
     if name in special:
         return special[name]
     if default is None:
@@ -72,9 +74,21 @@ def test_the_table_of_errors_is_the_table_of_errors() -> None:
     assert sorted(f"{row[0]} {row[1]}" for row in table("Errors")) == wanted
 
 
-def test_the_table_of_tasks_is_the_tasks_and_their_parameters() -> None:
-    wanted = [[f"`{name}`", ", ".join(f"`{p}`" for p in task.parameters)] for name, task in TASKS.items()]
-    assert [row[:2] for row in table("Tasks")] == wanted
+def test_the_table_of_tasks_is_the_tasks_their_bodies_parameters_and_the_clients_methods_that_are_tested() -> None:
+    def body(name: str) -> str:
+        needs_json = TASKS[name].takes == "table" or TASKS[name].model.model_json_schema().get("required")
+        return "JSON only" if needs_json else {"audio": "sound"}.get(TASKS[name].takes, TASKS[name].takes)
+
+    wanted = [
+        [
+            f"`{name}`",
+            body(name),
+            ", ".join(f"`{parameter}`" for parameter in task.parameters),
+            f"`{CASES[name][0]}`" if name in CASES else "none",
+        ]
+        for name, task in TASKS.items()
+    ]
+    assert [[*row[:3], row[4]] for row in table("Tasks")] == wanted
 
 
 def test_the_table_of_metrics_is_the_metrics() -> None:
@@ -105,10 +119,13 @@ def test_there_are_curl_lines_to_run() -> None:
     assert len(curl_examples()) >= 4
 
 
-def test_the_python_example_runs_and_prints_what_it_says(bundled: Process, tmp_path: Path) -> None:
-    (code,) = blocks("python")
+@pytest.mark.parametrize("code", blocks("python"))
+def test_a_python_example_runs_and_prints_what_it_says(
+    code: str, bundled: Process, every_task: Process, tmp_path: Path
+) -> None:
+    url = f"{every_task.url}/{EMBEDDING}" if "openai" in code else bundled.url
     script = tmp_path / "example.py"
-    script.write_text(code.replace("http://localhost:8000", bundled.url))
+    script.write_text(code.replace("http://localhost:8000", url))
     environment = {"HF_HUB_OFFLINE": "0", "PATH": ""}
     output = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, env=environment)
     printed = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)

@@ -33,8 +33,9 @@ FILES: dict[Kind, list[bytes]] = {
 
 
 def facts_of(task: str, *, has_key: bool = False, **more: Any) -> Facts:
-    described = {"model": "m", "mask_token": "[MASK]", "vocabulary": 8192, "max_tokens": 128, "embedding": None}
-    return Facts(task, TASKS[task], {**described, **more}, VERSION, 32, 256, has_key)
+    described = {"model": "m", "vocabulary": 8192, "max_tokens": 128, "embedding": None}
+    of_masks = {"mask_token": "[MASK]", "max_top_k": 4096} if task == "fill-mask" else {}
+    return Facts(task, TASKS[task], {**described, **of_masks, **more}, VERSION, 32, 256, has_key)
 
 
 EMBEDDINGS = facts_of("feature-extraction", has_key=True, embedding={"prompts": ["query"]})
@@ -135,8 +136,8 @@ def parameters_of(task: str, **described: Any) -> Draft202012Validator:
 @pytest.mark.parametrize(
     ("task", "described", "taken", "refused"),
     [
-        ("fill-mask", {}, {"top_k": 8192}, {"top_k": 8193}),
-        ("fill-mask", {}, {"top_k": 8193, "targets": ["a"]}, {"top_k": 8193, "targets": None}),
+        ("fill-mask", {}, {"top_k": 4096}, {"top_k": 4097}),
+        ("fill-mask", {}, {"top_k": 4097, "targets": ["a"]}, {"top_k": 4097, "targets": None}),
         ("fill-mask", {}, {"targets": ["a"]}, {"targets": [""]}),
         ("text-generation", {}, {"max_new_tokens": 256}, {"max_new_tokens": 257}),
         ("token-classification", {"max_stride": 64}, {"stride": 64}, {"stride": 65}),
