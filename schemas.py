@@ -267,11 +267,13 @@ def _tell_what_the_model_can(schemas: dict[str, Schema], described: Mapping[str,
         properties["return_timestamps"] = {"enum": [False, None]}
     if "max_top_k" in described:  # with targets there are no more guesses than those
         known = {"properties": {"top_k": {"maximum": described["max_top_k"]}}}
+        parameters["description"] = f"`top_k` is at most {described['max_top_k']}, unless there are `targets`."
         parameters["anyOf"] = [known, {"properties": {"targets": {"type": "array"}}, "required": ["targets"]}]
     if "subtasks" in described:
         properties["subtask"] = {"enum": [*described["subtasks"], None]}
     if "stride" in properties:  # chunks of a text are put together by its entities only
         both = {"aggregation_strategy": {"const": "none"}, "stride": WHOLE}
+        parameters["description"] = "`stride` needs an `aggregation_strategy`, not `none`."
         parameters["not"] = {"properties": both, "required": list(both)}
 
 

@@ -255,15 +255,15 @@ def test_requests_that_nobody_would_think_of_are_answered_as_the_document_says(n
     api = told_how(schemathesis.openapi.from_url(f"{url}/openapi.json"), url, takes_of(name))
     statuses, wrong = tried(api.include(path=TRIED[name]))
     assert wrong == []
-    assert statuses >= {200, 400, 405, 413, 422}
+    assert statuses >= {200, 400, 405, 422}
 
 
 def test_routes_that_want_a_key_are_closed_without_one_and_with_a_wrong_one() -> None:
     settings = Settings(api_key="secret")  # type: ignore[arg-type]
     with serving_in_thread(create_app(settings, FakeRunner())) as url:
         key = {"Authorization": "Bearer secret"}
-        api = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=key)
-        api = told_how(api, url, "text").include(path=["/metrics", "/openapi.json"])
+        read = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=key)
+        api = told_how(read, url, "text").include(path=["/metrics", "/openapi.json"])
         assert tried(api) == ({401, 405}, [])
         api.config.update(headers=key)
         assert tried(api) == ({200, 401, 405}, [])
