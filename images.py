@@ -60,6 +60,13 @@ def png_of(image: Image) -> str:
 class ImagePreparation(FilePreparation):
     """Images, with labels where the task asks which of them fits."""
 
+    def describe(self) -> dict[str, object]:
+        if self.task != "image-segmentation":
+            return {}
+        kinds = ("panoptic", "instance", "semantic")
+        known = [kind for kind in kinds if hasattr(self.pipe.image_processor, f"post_process_{kind}_segmentation")]
+        return {"subtasks": known}
+
     def read(self, data: bytes) -> Any:
         return image_of(data, self.limits.max_image_pixels)
 

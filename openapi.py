@@ -8,11 +8,13 @@ from typing import Any
 from openai_embeddings import EmbeddingsRequest
 from schemas import (
     BINARY,
+    INFO,
     ITEMS,
     LABELS,
     MEDIA_TYPES,
     NUMBERS,
     SOME,
+    SPEED_UP,
     TEXT,
     WHOLE,
     Facts,
@@ -20,6 +22,7 @@ from schemas import (
     answers,
     array,
     input_schema,
+    nullable,
     parameter_schemas,
     ref,
     structure,
@@ -27,11 +30,11 @@ from schemas import (
 )
 
 JSON = "application/json"
-# What can go wrong, by its name in the document: the status, its kinds of error, and when.
+# What can go wrong, by its name in the document: the status, its kinds of error, and when. What is not served is not in
+# the document at all.
 FAILURES: dict[str, tuple[int, list[str], str]] = {
     "Malformed": (400, ["malformed"], "Not UTF-8, not JSON, no inputs, or a wrong type."),
     "Unauthorized": (401, ["unauthorized"], "The API key is missing or wrong."),
-    "NotServed": (404, ["not_served"], "What this server's task or model does not have."),
     "TooSlow": (408, ["too_slow"], "The body did not arrive in time."),
     "TooLarge": (413, ["too_large"], "Over a limit; the message gives both numbers."),
     "UnsupportedMediaType": (415, ["unsupported_media_type"], "A media type that this pipeline cannot take."),
@@ -44,7 +47,7 @@ FAILURES: dict[str, tuple[int, list[str], str]] = {
     ),
     "DeadlineExceeded": (504, ["deadline_exceeded"], "No answer in time; nothing was computed that had not begun."),
 }
-RUNS_THE_MODEL = [name for name in FAILURES if name not in {"Unauthorized", "NotServed"}]
+RUNS_THE_MODEL = [name for name in FAILURES if name != "Unauthorized"]
 HEADERS: dict[str, Schema] = {
     "X-Request-ID": {"description": "The client's own, if it sent a sane one.", "schema": TEXT},
     "Server-Timing": {
@@ -87,10 +90,11 @@ def document(facts: Facts) -> dict[str, Any]:
 
 def _operations(facts: Facts, secured: list[Any]) -> list[tuple[str, str, dict[str, Any]]]:
     failures = ["Unauthorized"] if facts.has_key else []
-    state = {"description": "It is well.", "content": {JSON: {"schema": structure({"status": TEXT})}}}
+    state = {"description": "It is well.", "content": {JSON: {"schema": ref("State")}}}
+    embeddings = [("/v1/embeddings", "post", _embeddings(secured, failures))] if facts.has_embeddings else []
     return [
         ("/", "post", _inference(facts, secured, failures)),
-        ("/v1/embeddings", "post", _embeddings(facts, secured, failures)),
+        *embeddings,
         ("/health", "get", _get("health", "Whether the process can serve.", state, [], ["Unavailable"])),
         ("/ready", "get", _get("ready", "Whether new requests are taken.", state, [], ["Unavailable"])),
         (
@@ -99,7 +103,7 @@ def _operations(facts: Facts, secured: list[Any]) -> list[tuple[str, str, dict[s
             _get(
                 "info",
                 "The model, the limits, and what each speed-up is worth.",
-                {"description": "What is served.", "content": {JSON: {"schema": {"type": "object"}}}},
+                {"description": "What is served.", "content": {JSON: {"schema": ref("Info")}}},
                 secured,
                 [*failures, "Unavailable"],
             ),
@@ -159,15 +163,13 @@ def _responses(answer: dict[str, Any], failures: list[str], errors: str = "") ->
 
 def _inference(facts: Facts, secured: list[Any], failures: list[str]) -> dict[str, Any]:
     raw = BINARY if facts.task.takes_file else text_schema(facts)
-    # A task with parameters that must be given has no raw form.
-    raw_types = () if parameter_schemas(facts)["Parameters"].get("required") else MEDIA_TYPES[facts.task.takes]
-    content: dict[str, Any] = {kind: {"schema": raw} for kind in raw_types}
-    content[JSON] = {"schema": ref("Request")}
-    if facts.example is not None:
-        for kind in raw_types:
-            content[kind]["example"] = facts.example
-        parameters = {"parameters": LABELS} if not raw_types and facts.task.takes == "text" else {}
-        content[JSON]["example"] = {"inputs": facts.example, **parameters}
+    must_have = parameter_schemas(facts)["Parameters"].get("required")
+    # A task with parameters that must be given has no raw form. JSON has no examples of bytes.
+    raw_types = () if must_have else MEDIA_TYPES[facts.task.takes]
+    raw_example = {} if facts.task.takes_file else {"example": facts.example}
+    content: dict[str, Any] = {kind: {"schema": raw, **raw_example} for kind in raw_types}
+    example = {"inputs": facts.example, **({"parameters": LABELS} if must_have else {})}
+    content[JSON] = {"schema": ref("Request"), "example": example}
     return {
         "operationId": "infer",
         "tags": ["inference"],
@@ -176,33 +178,25 @@ def _inference(facts: Facts, secured: list[Any], failures: list[str]) -> dict[st
         "type that says nothing, as curl's default does, is taken, too. A list of inputs has a list of answers.",
         "parameters": REQUEST_HEADERS,
         "security": secured,
-        "requestBody": {"required": True, "content": content},
+        "requestBody": {"required": not facts.takes_nothing, "content": content},
         "responses": _responses(_answered(ref("Answer")), [*failures, *RUNS_THE_MODEL]),
     }
 
 
-def _embeddings(facts: Facts, secured: list[Any], failures: list[str]) -> dict[str, Any]:
-    """In OpenAI's form; a route of every server, which only those with embeddings answer."""
-    base64_or_numbers = {"anyOf": [NUMBERS, {**TEXT, "contentEncoding": "base64"}]}
-    item = structure({"object": {"const": "embedding"}, "index": WHOLE, "embedding": base64_or_numbers})
-    usage = structure({"prompt_tokens": WHOLE, "total_tokens": WHOLE})
-    answer = structure({"object": {"const": "list"}, "data": array(item), "model": TEXT, "usage": usage})
-    served = bool(facts.described.get("embedding"))
-    responses = _responses(_answered(answer), [*failures, *RUNS_THE_MODEL], "OpenAI")
-    not_served = {"404": ref("OpenAINotServed", "responses")}
-    unauthorized = {"401": responses["401"]} if facts.has_key else {}
-    unavailable = {"503": responses["503"]}
+def _embeddings(secured: list[Any], failures: list[str]) -> dict[str, Any]:
+    """Every server has the route; one without embeddings answers it with 404, as it does what is not here at all."""
     return {
         "operationId": "embed",
         "tags": ["inference"],
-        "summary": "Embeddings in OpenAI's form." if served else "This model has no embeddings.",
+        "summary": "Embeddings in OpenAI's form.",
+        "description": "`model` and `user` mean nothing. Tokens are the model's own, from its own tokenizer.",
         "parameters": REQUEST_HEADERS,
         "security": secured,
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": ref("EmbeddingsRequest"), "example": {"input": "a text", "model": "any"}}},
         },
-        "responses": responses if served else not_served | unauthorized | unavailable,
+        "responses": _responses(_answered(ref("Embeddings")), [*failures, *RUNS_THE_MODEL], "OpenAI"),
     }
 
 
@@ -215,49 +209,84 @@ def _answered(schema: Schema) -> dict[str, Any]:
 
 
 def _components(facts: Facts) -> dict[str, Any]:
-    name, item = ITEMS[facts.name]
-    parameters = parameter_schemas(facts)
-    one = ref("Input")
-    inputs = {"anyOf": [one, {**array(one), "minItems": 1, "maxItems": facts.max_inputs}]}
-    request = structure({"inputs": inputs, "parameters": ref("Parameters")}, "parameters")
-    if parameters["Parameters"].get("required"):
-        request["required"].append("parameters")
-    if facts.task.at_root:
-        request["properties"] |= parameters["Parameters"]["properties"]
-    error = structure({"error": TEXT, "error_type": TEXT})
-    openai = structure({"message": TEXT, "type": TEXT, "param": {"type": "null"}, "code": {"type": "null"}})
+    names = [name for name in FAILURES if facts.has_key or name != "Unauthorized"]
+    openai = _failures("OpenAI", "OpenAIError", names) if facts.has_embeddings else {}
     components: dict[str, Any] = {
-        "schemas": {
-            name: item,
-            "Answer": {"anyOf": answers(facts.name)},
-            "Input": input_schema(facts),
-            "Request": {**request, "additionalProperties": False},
-            **parameters,
-            "EmbeddingsRequest": _embeddings_request(facts),
-            "Error": error,
-            "OpenAIError": structure({"error": openai, "error_type": TEXT}),
-        },
-        "headers": HEADERS,
-        "responses": _failures("", "Error") | _failures("OpenAI", "OpenAIError"),
+        "schemas": _schemas(facts),
+        "headers": {name: header for name, header in HEADERS.items() if facts.has_key or name != "WWW-Authenticate"},
+        "responses": _failures("", "Error", names) | openai,
     }
     if facts.has_key:
         components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
     return components
 
 
+def _schemas(facts: Facts) -> dict[str, Schema]:
+    name, item = ITEMS[facts.name]
+    return {
+        "Request": _request(facts),
+        "Input": input_schema(facts),
+        **parameter_schemas(facts),
+        "Answer": {"anyOf": answers(facts.name)},
+        name: item,
+        **(_embeddings_schemas(facts) if facts.has_embeddings else {}),
+        "Error": structure({"error": TEXT, "error_type": TEXT}),
+        "State": structure({"status": {"const": "ok"}}),
+        "Info": INFO,
+        "SpeedUp": SPEED_UP,
+    }
+
+
+def _request(facts: Facts) -> Schema:
+    """What clients of the hosted API send besides, and what means nothing here, is taken, too."""
+    one, parameters = ref("Input"), ref("Parameters")
+    known = parameter_schemas(facts)["Parameters"]
+    must_have = bool(known.get("required"))
+    properties = {
+        "inputs": {"anyOf": [one, {**array(one), "minItems": 1, "maxItems": facts.max_inputs}]},
+        "parameters": parameters if must_have else nullable(parameters),
+        "options": {"description": "Of the hosted API; it means nothing here."},
+        "stream": {"enum": [False, None], "description": "The whole answer comes at once."},
+    }
+    optional = ("options", "stream") if must_have else ("parameters", "options", "stream")
+    request = structure(properties, *optional)
+    if facts.task.at_root:
+        request["properties"] |= known["properties"]
+    return {**request, "additionalProperties": False}
+
+
+def _embeddings_schemas(facts: Facts) -> dict[str, Schema]:
+    base64_or_numbers = {"anyOf": [NUMBERS, {**TEXT, "contentEncoding": "base64"}]}
+    item = structure({"object": {"const": "embedding"}, "index": WHOLE, "embedding": base64_or_numbers})
+    usage = structure({"prompt_tokens": WHOLE, "total_tokens": WHOLE})
+    openai = structure({"message": TEXT, "type": TEXT, "param": {"type": "null"}, "code": {"type": "null"}})
+    return {
+        "EmbeddingsRequest": _embeddings_request(facts),
+        "Embeddings": structure({"object": {"const": "list"}, "data": array(item), "model": TEXT, "usage": usage}),
+        "OpenAIError": structure({"error": openai, "error_type": TEXT}),
+    }
+
+
 def _embeddings_request(facts: Facts) -> Schema:
-    """Tokens are the model's own, and there is no empty input."""
+    """Tokens are the model's own, no more than it takes, and there is no empty input."""
     token = {**WHOLE, "minimum": 0, "exclusiveMaximum": facts.described.get("vocabulary", 2**31)}
-    text, tokens = SOME, {**array(token), "minItems": 1}
+    text, tokens = SOME, {**array(token), "minItems": 1, "maxItems": facts.described.get("max_tokens") or 2**31}
     several = {"minItems": 1, "maxItems": facts.max_inputs}
     schema = EmbeddingsRequest.model_json_schema()
+    schema["properties"] = {name: nullable(_bare(part)) for name, part in schema["properties"].items()}
     schema["properties"]["input"] = {"anyOf": [text, tokens, array(text) | several, array(tokens) | several]}
-    return schema
+    return _bare(schema)
 
 
-def _failures(prefix: str, schema: str) -> dict[str, Any]:
+def _bare(schema: Schema) -> Schema:
+    """Without what only pydantic says."""
+    return {name: value for name, value in schema.items() if name not in {"title", "description", "default"}}
+
+
+def _failures(prefix: str, schema: str, names: list[str]) -> dict[str, Any]:
     responses = {}
-    for name, (status, kinds, when) in FAILURES.items():
+    for name in names:
+        status, kinds, when = FAILURES[name]
         told = {"allOf": [ref(schema), {"properties": {"error_type": {"enum": kinds}}}]}
         headers = {"X-Request-ID": ref("X-Request-ID", "headers")}
         headers |= {"Retry-After": ref("Retry-After", "headers")} if status == 503 else {}

@@ -72,7 +72,7 @@ def _parse_json(body: bytes, task: Task, max_inputs: int) -> Work:
     items = [read(value, task) for value in values]
     if not items:
         raise _wrong(task)
-    parameters = check(_parameters(form, task), task) | ({"pooled": True} if task.pooled else {})
+    parameters = _parameters(form, task) | ({"pooled": True} if task.pooled else {})
     return Work(items, parameters, is_json=True, is_list=is_list)
 
 
@@ -84,17 +84,21 @@ def read_json(body: bytes) -> Any:
         raise Malformed(f"The body is not JSON: {error}.") from None
 
 
-def _parameters(form: dict[str, Any], task: Task) -> dict[str, Any]:
-    """The parameters of a form without its inputs. `options` is the hosted API's own, and means nothing here."""
+def _parameters(form: dict[str, Any], task: Task) -> dict[str, object]:
+    """The checked parameters of a form without its inputs; what stands twice is checked twice.
+
+    `options` is the hosted API's own, and means nothing here.
+    """
     form.pop("options", None)
-    if form.pop("stream", None) not in (None, False):
+    stream = form.pop("stream", None)
+    if stream is not None and stream is not False:  # 0 equals False, and is none of the form
         raise Rejected("'stream' must be false: this server answers when the whole answer is there.")
     parameters = form.pop("parameters", None)
     if parameters is not None and not isinstance(parameters, dict):
         raise Malformed("'parameters' must be an object.")
     if form and not task.at_root:
         raise Malformed(f"Unknown field {next(iter(form))!r}; the fields are 'inputs' and 'parameters'.")
-    return {**form, **(parameters or {})}
+    return (check(form, task) if form else {}) | check(parameters or {}, task)
 
 
 # Inputs of the JSON form

@@ -3,7 +3,10 @@
 It must never know routes, Starlette, the queue or the model.
 """
 
+import base64
+import io
 import re
+import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,12 +96,52 @@ def answers(task: str) -> list[Schema]:
     return [one, array(one)]
 
 
+# What the server says of itself
+
+SPEED_UP = structure(
+    {
+        "name": TEXT,
+        "on": {"type": "boolean"},
+        "difference": {**nullable(NUMBER), "description": "The worst, relative to the largest number."},
+        "gains": {
+            **nullable({"type": "object", "additionalProperties": NUMBER}),
+            "description": "The time without it by the time with it, in a batch and alone.",
+        },
+        "why": {**nullable(TEXT), "description": "Why it is off."},
+    }
+)
+INFO = structure(
+    {
+        "model": TEXT,
+        "task": TEXT,
+        "device": TEXT,
+        "dtype": TEXT,
+        "threads": WHOLE,
+        "max_tokens": nullable(WHOLE),
+        "mask_token": TEXT,
+        "vocabulary": WHOLE,
+        "max_top_k": WHOLE,
+        "max_stride": WHOLE,
+        "embedding": nullable({"type": "object"}),
+        "subtasks": array(TEXT),
+        "generates": {"type": "boolean"},
+        "timestamps": {"type": "boolean"},
+        "speed_ups": array(ref("SpeedUp")),
+        "versions": {"type": "object", "additionalProperties": TEXT},
+        "limits": {"type": "object"},
+        "version": TEXT,
+    },
+    # Of some tasks only.
+    *("mask_token", "vocabulary", "max_top_k", "max_stride", "embedding", "subtasks", "generates", "timestamps"),
+)
+
+
 # Inputs
 
 MEDIA_TYPES: dict[Kind, tuple[str, ...]] = {
     "text": ("text/plain",),
     "table": (),
-    "image": ("image/png", "image/jpeg", "image/webp"),
+    "image": ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff"),
     "audio": ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg"),
 }
 FILE: Schema = {
@@ -109,13 +152,15 @@ FILE: Schema = {
 }
 BINARY: Schema = {"type": "string", "format": "binary"}
 PAIR: Schema = {**structure({"text": TEXT, "text_pair": TEXT}), "additionalProperties": False}
+COLUMNS: Schema = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {**array(TEXT), "minItems": 1},
+    "description": "Columns by their names, all of one length.",
+}
 TABLE: Schema = {
-    **structure(
-        {
-            "question": SOME,
-            "table": {"type": "object", "minProperties": 1, "additionalProperties": {**array(TEXT), "minItems": 1}},
-        }
-    ),
+    **structure({"question": SOME, "query": SOME, "table": COLUMNS}, "question", "query"),
+    "oneOf": [{"required": ["question"]}, {"required": ["query"]}],
     "additionalProperties": False,
 }
 EXAMPLES: dict[str, Any] = {
@@ -126,6 +171,23 @@ EXAMPLES: dict[str, Any] = {
     "text-generation": "Once upon a time",
     "table-question-answering": {"question": "How old is Bob?", "table": {"name": ["Ann", "Bob"], "age": ["31", "45"]}},
 }
+# A red square of 16 x 16 pixels.
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGklEQVR42mO8o6HBQApgYiARjGoY1TB0NAAAyVkBTB15Un8AAAAASUVORK5CYII="
+)
+
+
+def sound() -> str:
+    """A tenth of a second of a deep tone, 800 samples of one byte."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(1)
+        recording.setframerate(8_000)
+        recording.writeframes(bytes(192 if at % 40 < 20 else 64 for at in range(800)))
+    return base64.b64encode(file.getvalue()).decode()
+
+
 LABELS = {"candidate_labels": ["technology", "sports"]}  # an example of those that a task must have
 
 
@@ -142,11 +204,22 @@ class Facts:
     has_key: bool
 
     @property
+    def has_embeddings(self) -> bool:
+        return bool(self.described.get("embedding"))
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether a request without a body is answered: it is the empty text."""
+        return self.task.takes == "text" and text_schema(self) == TEXT
+
+    @property
     def example(self) -> Any:
-        """An input that is answered; files are too long for one."""
+        """An input of the JSON form that is answered."""
+        if self.task.takes_file:
+            return PICTURE if self.task.takes == "image" else sound()
         if self.name == "fill-mask":
             return f"Paris is the {self.described.get('mask_token')} of France."
-        return EXAMPLES.get(self.name)
+        return EXAMPLES[self.name]
 
 
 def input_schema(facts: Facts) -> Schema:
@@ -162,7 +235,10 @@ def text_schema(facts: Facts) -> Schema:
     mask = facts.described.get("mask_token")
     if facts.name != "fill-mask" or not isinstance(mask, str):
         return SOME if facts.name in {"zero-shot-classification", "text-generation"} else TEXT
-    return {**TEXT, "pattern": re.sub(r"([][|().*+?^$])", r"\\\1", mask)}
+    return {
+        **TEXT,
+        "pattern": re.sub(r"([][\\{}|().*+?^$])", r"\\\1", mask),
+    }  # `re.escape` escapes more than ECMA knows
 
 
 def parameter_schemas(facts: Facts) -> dict[str, Schema]:
@@ -170,20 +246,44 @@ def parameter_schemas(facts: Facts) -> dict[str, Schema]:
     schema = facts.task.model.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas: dict[str, Schema] = {name: _bare(part) for name, part in schema.pop("$defs", {}).items()}
     schemas["Parameters"] = _bare(schema)
-    _tell_prompts(schemas["Parameters"].get("properties", {}), facts.described.get("embedding"))
-    most = {"max_new_tokens": facts.max_new_tokens, "top_k": facts.described.get("max_top_k")}
+    _tell_what_the_model_can(schemas, facts.described)
+    most = {"max_new_tokens": facts.max_new_tokens, "stride": facts.described.get("max_stride")}
     for part in schemas.values():
-        for name, value in part.get("properties", {}).items():
+        part["properties"] = {name: _bare(value) for name, value in part.get("properties", {}).items()}
+        for name, value in part["properties"].items():
             _limit(value, most.get(name))
-            value.setdefault("description", DESCRIPTIONS.get(name, ""))
+            value["description"] = DESCRIPTIONS[name]
     return schemas
+
+
+def _tell_what_the_model_can(schemas: dict[str, Schema], described: Mapping[str, Any]) -> None:
+    parameters = schemas["Parameters"]
+    properties = parameters["properties"]
+    if "prompt_name" in properties:
+        _tell_prompts(properties, described.get("embedding"))
+    if described.get("generates") is False:
+        del properties["generation_parameters"], schemas[GENERATION]
+    if described.get("timestamps") is False:
+        properties["return_timestamps"] = {"enum": [False, None]}
+    if "max_top_k" in described:  # with targets there are no more guesses than those
+        known = {"properties": {"top_k": {"maximum": described["max_top_k"]}}}
+        parameters["description"] = f"`top_k` is at most {described['max_top_k']}, unless there are `targets`."
+        parameters["anyOf"] = [known, {"properties": {"targets": {"type": "array"}}, "required": ["targets"]}]
+    if "subtasks" in described:
+        properties["subtask"] = {"enum": [*described["subtasks"], None]}
+    if "stride" in properties:  # chunks of a text are put together by its entities only
+        both = {"aggregation_strategy": {"const": "none"}, "stride": WHOLE}
+        parameters["description"] = "`stride` needs an `aggregation_strategy`, not `none`."
+        parameters["not"] = {"properties": both, "required": list(both)}
+
+
+GENERATION = "AutomaticSpeechRecognitionGenerationParameters"  # what pydantic calls them
 
 
 def _tell_prompts(properties: dict[str, Schema], embedding: Mapping[str, Any] | None) -> None:
     """What parameters a sentence-transformers configuration gives a meaning, and which prompts it has."""
     if embedding is None:
-        for name in ("prompt_name", "normalize"):
-            properties.pop(name, None)
+        del properties["prompt_name"], properties["normalize"]
     else:
         prompts = embedding["prompts"]
         properties["prompt_name"] = nullable({"enum": prompts}) if prompts else {"type": "null"}
@@ -191,7 +291,7 @@ def _tell_prompts(properties: dict[str, Schema], embedding: Mapping[str, Any] | 
 
 def _bare(schema: Schema) -> Schema:
     """Without the titles and the defaults that are none."""
-    return {name: value for name, value in schema.items() if name not in {"title", "description"}}
+    return {name: value for name, value in schema.items() if name not in {"title", "description", "default"}}
 
 
 def _limit(schema: Schema, most: int | None) -> None:

@@ -88,8 +88,17 @@ class SpeechPreparation(AudioPreparation):
         super().__init__(pipe, limits)
         self.writes = pipe.type not in {"ctc", "ctc_with_lm"}
 
+    def describe(self) -> dict[str, object]:
+        return {"generates": self.writes, "timestamps": self._tells_times()}
+
+    def _tells_times(self) -> bool:
+        """Models that spell do; of those that write, Whisper does if it is configured for it."""
+        return not self.writes or hasattr(self.pipe.model.generation_config, "no_timestamps_token_id")
+
     def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         given = dict(parameters)
+        if given.get("return_timestamps") is False:
+            del given["return_timestamps"]  # as without it; models that spell refuse the very word
         if self.writes:
             given["generate_kwargs"] = self._generation(given.get("generate_kwargs", {}))
         elif "generate_kwargs" in given:

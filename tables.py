@@ -5,12 +5,14 @@ from typing import Any
 
 import pandas
 
-from errors import TooLarge
+from errors import Rejected, TooLarge
 from passes import Row
 from preparing import Draft, Preparation, Work
 
 # Its tokenizer goes cell by cell, in Python.
 MOST_CELLS, MOST_CHARACTERS = 4_096, 65_536
+# Where each token's column and row stand among its types; they count from 1, and 0 is no part of the table.
+COLUMNS, ROWS = 1, 2
 
 
 class TablePreparation(Preparation):
@@ -38,12 +40,17 @@ class TablePreparation(Preparation):
         return [Row(inputs, draft.forward, tokens)]
 
     def _check_places(self, inputs: Any) -> None:
-        """Raises `TooLarge` for more rows or columns than the model can tell apart: past them a forward pass fails."""
+        """Raises `TooLarge` for more rows or columns than the model can tell apart: past them a forward pass fails.
+
+        Raises `Rejected` for a table in which there is no token at all: the pipeline's postprocess fails on it.
+        """
         sizes: list[int] = list(getattr(self.pipe.model.config, "type_vocab_sizes", ()))
         places = inputs["token_type_ids"][0].amax(dim=0).tolist() if "token_type_ids" in inputs else []
         if any(place >= size for place, size in zip(places, sizes, strict=False)):
-            rows, columns = sizes[2] - 1, sizes[1] - 1
+            rows, columns = sizes[ROWS] - 1, sizes[COLUMNS] - 1
             raise TooLarge(f"The table is too large: the model takes at most {rows} rows and {columns} columns.")
+        if places and not places[COLUMNS] and not places[ROWS]:
+            raise Rejected("The table has no words.")
 
     def sample(self, words: int) -> Work:
         rows = max(1, words // 4)

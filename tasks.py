@@ -36,10 +36,10 @@ Kind = Literal["text", "image", "audio", "table"]
 RANGES: dict[str, dict[str, Any]] = {
     "top_k": {"ge": 1},
     "stride": {"ge": 0},
-    "targets": {"max_length": 256},
+    "targets": {"min_length": 1, "max_length": 256},
     "candidate_labels": {"min_length": 1, "max_length": 256},
     "ignore_labels": {"max_length": 256},
-    "stop": {"max_length": 4},
+    "stop": {"min_length": 1, "max_length": 4},
     "threshold": {"ge": 0, "le": 1},
     "mask_threshold": {"ge": 0, "le": 1},
     "overlap_mask_area_threshold": {"ge": 0, "le": 1},
@@ -135,6 +135,7 @@ ONE_FIELD: dict[str, Any] = {"pattern": r"^([^{}]|\{\{|\}\})*\{\}([^{}]|\{\{|\}\
 HINTS: dict[str, Any] = {
     "hypothesis_template": Annotated[str, AfterValidator(plain_template), Field(json_schema_extra=ONE_FIELD)] | None,
     "stop": list[Annotated[str, Field(min_length=1, max_length=64)]] | None,
+    "targets": list[Annotated[str, Field(min_length=1)]] | None,
 }
 # What a model that writes text can be told. Beams and the least length are for speech only: there texts are short.
 WRITING = _same("do_sample", "max_new_tokens", "temperature", "top_k", "top_p", "typical_p")

@@ -125,6 +125,9 @@ class TextPreparation(Preparation):
     def takes_long(self, draft: Draft) -> bool:
         return is_long(draft.input)
 
+    def describe(self) -> dict[str, object]:
+        return {"max_stride": self.most_stride} if self.task == "token-classification" else {}
+
     def sample(self, words: int) -> Work:
         labels = {"candidate_labels": ["test"]} if self.task == "zero-shot-classification" else {}
         return " ".join(words_of(words)), labels
@@ -172,11 +175,15 @@ class TextPreparation(Preparation):
 
     # Checks
 
+    @property
+    def most_stride(self) -> int:
+        """Half of the model's length: the nearer to a whole chunk, the more chunks, without end."""
+        return min(int(self.pipe.tokenizer.model_max_length), MOST_TOKENS_OF_ONE_INPUT) // 2
+
     def _check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises `Rejected` for what would fail, or cost too much, only later."""
-        most_stride = self.pipe.tokenizer.model_max_length // 2
-        if parameters.get("stride", 0) > most_stride:  # the nearer to a whole chunk, the more chunks, without end
-            raise Rejected(f"Parameter 'stride' is over half of the model's length, {most_stride}.")
+        if parameters.get("stride", 0) > self.most_stride:
+            raise Rejected(f"Parameter 'stride' is over half of the model's length, {self.most_stride}.")
 
     def _check_characters(self, value: object, parameters: Mapping[str, Any]) -> None:
         """Raises `TooLarge` for what would take long only to be tokenised: a second for each half a million characters.

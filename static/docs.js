@@ -57,18 +57,33 @@ function properties(schema) {
 
 function schemaSection([name, schema]) {
   const body = schema.properties ? properties(schema) : element("p", {}, words(schema));
-  return element("section", { id: `schema-${name}` }, [element("h3", {}, name), body]);
+  const about = schema.description ? [element("p", {}, schema.description)] : [];
+  return element("section", { id: `schema-${name}` }, [element("h3", {}, name), ...about, body]);
 }
 
-/** A curl line that does what the route's first example says. */
-function curl(path, method, operation) {
+/** What curl is to send: an example, or a file where the body is one. */
+function data({ schema, example }) {
+  if (schema.format === "binary") return "--data-binary @FILE";
+  return `-d ${quoteForShell(typeof example === "string" ? example : JSON.stringify(example))}`;
+}
+
+/** A curl line for each form of the request; of the types of a file, one stands for all. */
+function curls(path, operation) {
   const url = new URL(path.replace(/^\//, ""), new URL(".", location.href)).href;
-  const content = Object.entries(operation.requestBody?.content ?? {}).find(([, body]) => "example" in body);
-  const key = keyOf() ? ` -H ${quoteForShell("Authorization: Bearer $KEY").replaceAll("'", '"')}` : "";
-  if (!content) return operation.requestBody ? null : `curl${key} ${url}`;
-  const [type, { example }] = content;
-  const body = typeof example === "string" ? example : JSON.stringify(example);
-  return `curl${key} -H ${quoteForShell(`Content-Type: ${type}`)} -d ${quoteForShell(body)} ${url}`;
+  const key = operation.security.length && keyOf() ? ' -H "Authorization: Bearer $KEY"' : "";
+  const forms = Object.entries(operation.requestBody?.content ?? {});
+  if (!forms.length) return [`curl${key} ${url}`];
+  const lines = forms.map(([type, form]) => [data(form), quoteForShell(`Content-Type: ${type}`)]);
+  const different = lines.filter(([body], index) => lines.findIndex(([other]) => other === body) === index);
+  return different.map(([body, type]) => `curl${key} -H ${type} ${body} ${url}`);
+}
+
+/** The kinds of error that a response may have. */
+function kinds(response) {
+  const told = Object.values(response.content ?? {}).flatMap(
+    ({ schema }) => schema.allOf?.[1]?.properties.error_type.enum ?? [],
+  );
+  return told.flatMap((kind) => [" ", element("code", {}, kind)]);
 }
 
 function answers(operation, components) {
@@ -77,7 +92,7 @@ function answers(operation, components) {
     const schemas = Object.values(response.content ?? {}).map((content) => words(content.schema));
     return element("tr", {}, [
       element("th", { scope: "row" }, status),
-      element("td", {}, response.description),
+      element("td", {}, [response.description, ...kinds(response)]),
       element("td", {}, between(schemas, ", ")),
     ]);
   });
@@ -95,14 +110,13 @@ function request(operation) {
 }
 
 function routeSection(path, method, operation, components) {
-  const line = curl(path, method, operation);
   return element("section", { id: operation.operationId }, [
     element("h2", {}, [element("code", {}, `${method.toUpperCase()} ${path}`)]),
     element("p", {}, operation.summary ?? ""),
     element("p", {}, operation.description ?? ""),
     element("h3", {}, "Request"),
     request(operation),
-    ...(line ? [element("pre", { tabindex: "0" }, line)] : []),
+    ...curls(path, operation).map((line) => element("pre", { tabindex: "0" }, line)),
     element("h3", {}, "Answers"),
     answers(operation, components),
   ]);

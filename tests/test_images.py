@@ -120,3 +120,8 @@ def test_equal_files_are_computed_once_and_others_are_not(pipeline_of: Callable[
     )
     assert one.identity == same.identity  # type: ignore[union-attr]
     assert len({item.identity for item in (one, other, asked)}) == 3  # type: ignore[union-attr]
+
+
+def test_the_kinds_of_segmentation_that_a_model_has_are_told(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    assert pipeline_of("image-segmentation").prepare.describe() == {"subtasks": ["semantic"]}
+    assert pipeline_of("image-classification").prepare.describe() == {}

@@ -138,8 +138,28 @@ def test_parameters_reach_the_pipeline_by_its_own_names_and_null_means_left_out(
     assert parse_form(form, "feature-extraction").parameters == {"truncation": True, "pooled": True}
 
 
+def test_a_parameter_that_stands_beside_the_inputs_and_among_the_parameters_is_checked_at_both_places() -> None:
+    form = {"inputs": "a", "truncate": True, "parameters": {"truncate": False}}
+    assert parse_form(form, "feature-extraction").parameters == {"truncation": False, "pooled": True}
+    with pytest.raises(Malformed, match=r"^Parameter 'truncate': Input should be a valid boolean\.$"):
+        parse_form({"inputs": "a", "truncate": {}, "parameters": {"truncate": None}}, "feature-extraction")
+
+
+def test_an_empty_list_of_targets_or_of_ends_is_refused_by_name() -> None:
+    for task, name in (("fill-mask", "targets"), ("text-generation", "stop")):
+        with pytest.raises(Rejected, match=f"^Parameter '{name}': List should have at least 1 item"):
+            parse_form({"inputs": "a", "parameters": {name: []}}, task)
+
+
 def test_the_hosted_apis_own_options_are_taken_and_mean_nothing() -> None:
     assert parse_form({"inputs": "a", "options": {"wait_for_model": True}}).parameters == {}
+
+
+def test_a_stream_is_refused_and_what_merely_equals_none_as_well() -> None:
+    assert parse_form({"inputs": "a", "stream": False}).parameters == {}
+    for stream in (True, 0, "no"):
+        with pytest.raises(Rejected, match=r"^'stream' must be false"):
+            parse_form({"inputs": "a", "stream": stream})
 
 
 def test_too_many_inputs_are_told_with_both_numbers() -> None:

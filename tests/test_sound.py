@@ -105,6 +105,14 @@ def test_a_model_that_spells_takes_no_parameters_of_writing(tmp_path: Path) -> N
     assert str(result) == ("Parameter 'generation_parameters': this model does not generate, it spells what it hears.")
 
 
+def test_a_model_that_spells_can_be_told_to_give_no_times(tmp_path: Path) -> None:
+    loaded = speech(media_models.wav2vec2, tmp_path, Limits())
+    (prepared,) = loaded.prepare([(recording(noise(1)), {"return_timestamps": False})])
+    assert isinstance(prepared, PreparedInput)
+    assert "return_timestamps" not in prepared.postprocess_parameters
+    assert loaded.prepare.describe() == {"generates": False, "timestamps": True}
+
+
 def test_a_model_that_spells_gives_the_times_of_words(tmp_path: Path) -> None:
     loaded = speech(media_models.wav2vec2, tmp_path, Limits())
     (prepared,) = loaded.prepare([(recording(noise(1)), {"return_timestamps": True})])

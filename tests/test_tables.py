@@ -23,6 +23,7 @@ WITH_AND_WITHOUT_CUTTING: list[Parameters] = [{}, {"truncation": False}]
         ({}, "how many ?", Rejected, "table is empty"),
         ({"a": []}, "how many ?", Rejected, "table is empty"),
         ({"a": ["1"]}, "", Rejected, "query is empty"),
+        ({"": [""]}, "how many ?", Rejected, "The table has no words."),
     ],
 )
 def test_what_cannot_be_asked_is_refused(

@@ -228,3 +228,8 @@ def test_both_texts_of_a_pair_count(pipeline_of: Callable[[str], LoadedPipeline]
     assert str(result) == "The input has 143 tokens; the model takes at most 128."
     (result,) = pipeline_of("text-classification").prepare([({"text": "a" * 2**20, "text_pair": "b"}, {})])
     assert str(result) == "The input has 1048577 characters, counted for each label; the server takes 1048576."
+
+
+def test_the_longest_stride_is_told_of_the_task_that_has_one(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+    assert pipeline_of("token-classification").prepare.describe() == {"max_stride": 256}
+    assert pipeline_of("text-classification").prepare.describe() == {}
