@@ -532,14 +532,12 @@ def parameters(value: bytes) -> bytes:
         pytest.param(inputs(b"[" * 100_000), "depth limit exceeded", id="100,000 open brackets"),
         pytest.param(inputs(b"[" * 100_000 + b"]" * 100_000), "depth limit exceeded", id="100,000 brackets"),
         pytest.param(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "depth limit exceeded", id="100,000 deep objects"),
-        pytest.param(inputs(b"[" + b",".join([b"{}"] * 100_000) + b"]"), "a list of texts", id="100,000 objects"),
         pytest.param(parameters(b'{"targets": ' + b"[" * 900 + b"]" * 900 + b"}"), "'targets'", id="900 deep targets"),
         pytest.param(inputs(b"1e999"), "not JSON", id="number out of range"),
         pytest.param(inputs(b"1" + b"0" * 400), "not JSON", id="number of 400 digits"),
         pytest.param(parameters(b'{"top_k": 1e999}'), "not JSON", id="top_k out of range"),
         pytest.param(parameters(b'{"top_k": 1' + b"0" * 400 + b"}"), "not JSON", id="top_k of 400 digits"),
-        pytest.param(parameters(b'{"top_k": 18446744073709551616}'), "a valid integer", id="top_k over 64 bits"),
-        pytest.param(parameters(b'{"top_k": 1.0}'), "a valid integer", id="top_k with a point"),
+        pytest.param(parameters(b'{"top_k": 1.5}'), "a valid integer", id="top_k with a fraction"),
         pytest.param(parameters(b'{"top_k": true}'), "a valid integer", id="top_k is true"),
         pytest.param(parameters(b'{"targets": "a"}'), "a valid list", id="targets are no list"),
         pytest.param(parameters(b"[1]"), "must be an object", id="parameters are a list"),
@@ -558,7 +556,7 @@ def parameters(value: bytes) -> bytes:
         pytest.param(inputs(b'"a [MASK]"') * 2, "not JSON", id="two documents"),
         pytest.param(b"", "not JSON", id="nothing"),
         *[
-            pytest.param(inputs(value), "must be a text or a list of texts", id=f"inputs are {value.decode()}")
+            pytest.param(inputs(value), "must be a text, or a list of such", id=f"inputs are {value.decode()}")
             for value in (b"1", b"null", b"true", b"{}", b"[]", b'[["a [MASK]"]]', b'["a [MASK]", 1]', b"[null]")
         ],
         *[
@@ -590,8 +588,9 @@ def test_a_million_empty_texts_are_a_413(guarded: Process) -> None:
     [
         pytest.param(b'{"top_k": -1}', "greater than or equal to 1", id="negative top_k"),
         pytest.param(b'{"top_k": 9223372036854775808}', "'top_k' is over the 8192 words", id="top_k over 63 bits"),
-        pytest.param(b'{"targets": []}', "At least one target", id="no targets"),
-        pytest.param(b'{"targets": ["", "\\u0000"]}', "At least one target", id="targets of nothing"),
+        pytest.param(b'{"top_k": 18446744073709551616}', "'top_k' is over the 8192 words", id="top_k over 64 bits"),
+        pytest.param(b'{"targets": []}', "'targets': List should have at least 1 item", id="no targets"),
+        pytest.param(b'{"targets": ["\\u0000"]}', "At least one target", id="targets of nothing"),
         pytest.param(b'{"__class__": "x"}', "Unknown parameter '__class__'", id="dunder"),
         pytest.param(b'{"tokenizer_kwargs": {}}', "Unknown parameter 'tokenizer_kwargs'", id="tokenizer_kwargs"),
     ],
@@ -665,7 +664,7 @@ def test_an_address_in_a_text_is_never_called(bundled: Process, pipe: Any, form:
             expected = pipe(f"{address} [MASK]")
             assert_same(json.loads(answer.body), [expected] if form.startswith("[") else expected)
         else:
-            assert (answer.status, answer.error) == (400, "'inputs' must be a text or a list of texts.")
+            assert (answer.status, answer.error) == (400, "'inputs' must be a text, or a list of such.")
         as_image = ask(bundled, last(address.encode(), b"Content-Type: image/png"))
         assert as_image.status == 415
         assert select.select([listener], [], [], 0)[0] == []
