@@ -24,7 +24,8 @@ export function card(about) {
   return told.map(([term, fact]) => element("div", {}, [element("dt", {}, term), element("dd", {}, String(fact))]));
 }
 
-const gain = (name, times) => element("span", { class: "gain" }, [element("strong", {}, `${times.toFixed(2)} ×`), ` ${name}`]);
+const gain = (name, times) =>
+  element("span", { class: "gain" }, [element("strong", {}, `${times.toFixed(2)} ×`), ` ${name}`]);
 
 /** One speed-up: whether it is on, and what it is worth or why it is off. */
 function speedUp({ name, on, gains, why }) {
@@ -39,7 +40,12 @@ function speedUp({ name, on, gains, why }) {
 }
 
 export function speedUps(about) {
-  if (!about.speed_ups?.length) return element("p", { class: "hint" }, "None was tried: the model runs as it was loaded.");
-  const hint = "Each as fast as without it, times this, on a batch and on one input, as timed at the start.";
-  return element("div", {}, [element("p", { class: "hint" }, hint), element("ul", { class: "speed-ups" }, about.speed_ups.map(speedUp))]);
+  if (!about.speed_ups?.length)
+    return element("p", { class: "hint" }, "None was tried: the model runs as it was loaded.");
+  const hint =
+    "How many times as fast the model is with each, in a batch and with one input alone, as timed at the start.";
+  return element("div", {}, [
+    element("p", { class: "hint" }, hint),
+    element("ul", { class: "speed-ups" }, about.speed_ups.map(speedUp)),
+  ]);
 }

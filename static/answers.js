@@ -47,11 +47,25 @@ function tableAnswer(answer, asked) {
     return element("td", {}, marked.has(`${y},${x}`) ? element("mark", {}, text) : text);
   };
   const rows = asked.table[columns[0]].map((_, y) => element("tr", {}, columns.map(cell(y))));
-  const head = element("tr", {}, columns.map((name) => element("th", { scope: "col" }, name)));
+  const head = element(
+    "tr",
+    {},
+    columns.map((name) => element("th", { scope: "col" }, name)),
+  );
   const table = element("table", { class: "grid" }, [element("thead", {}, head), element("tbody", {}, rows)]);
-  const how = found.aggregator && found.aggregator !== "NONE" ? [element("p", { class: "hint" }, `Put together by: ${found.aggregator}`)] : [];
+  const how =
+    found.aggregator && found.aggregator !== "NONE"
+      ? [element("p", { class: "hint" }, `Put together by: ${found.aggregator}`)]
+      : [];
   const words = found.answer || "No answer";
-  return { node: element("div", {}, [element("p", { class: "sentence" }, words), ...how, element("div", { class: "scrolling" }, table)]), summary: words };
+  return {
+    node: element("div", {}, [
+      element("p", { class: "sentence" }, words),
+      ...how,
+      element("div", { class: "scrolling" }, table),
+    ]),
+    summary: words,
+  };
 }
 
 /** Of a task that is not known: the JSON below says it all. */

@@ -1,5 +1,5 @@
-/* The dealings with the server: requests, the answers' timing, and errors in plain words. It must never know what the
-   page looks like, nor what an answer means. */
+/* The dealings with the server: requests, the answers' timing, and errors in plain words. It must never know what
+   the page looks like, nor what an answer means. */
 
 import { withKey } from "./dom.js";
 

@@ -9,10 +9,10 @@ export function percent(share) {
   return `${hundredths.toFixed(1)} %`;
 }
 
-/** Milliseconds with three digits: "0.42 ms", "12.3 ms", "1.25 s". */
-export function duration(ms) {
-  if (ms >= 999.5) return `${(ms / 1000).toPrecision(3)} s`;
-  return `${Number(ms.toPrecision(3))} ms`;
+/** Milliseconds with so many digits: "0.42 ms", "12.3 ms", "1.25 s". */
+export function duration(ms, digits = 3) {
+  const [number, unit] = ms >= 999.5 ? [ms / 1000, "s"] : [ms, "ms"];
+  return `${Number(number.toPrecision(digits))} ${unit}`;
 }
 
 /** The track of a bar, filled so far. */

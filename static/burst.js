@@ -1,5 +1,5 @@
-/* The demonstration of batching: many different inputs one after the other, at once, and in lists, with what each way took
-   and the batches they rode in. It must never know how an answer looks. */
+/* The demonstration of batching: many different inputs one after the other, at once, and in lists, with what each
+   way took and the batches they rode in. It must never know how an answer looks. */
 
 import { infer } from "./api.js";
 import { callOf, formOf, requestOf } from "./calls.js";
@@ -82,7 +82,12 @@ export class Burst {
 
   #inLists() {
     const size = Math.min(this.mostInputs, AT_ONCE);
-    const lists = parts(this.calls, size).map((calls) => formOf(calls[0], calls.map((call) => call.inputs)));
+    const lists = parts(this.calls, size).map((calls) =>
+      formOf(
+        calls[0],
+        calls.map((call) => call.inputs),
+      ),
+    );
     const requests = lists.map((form) => ({ body: JSON.stringify(form), type: "application/json" }));
     return this.#atOnce(`${requests.length} lists of up to ${size}`, requests);
   }

@@ -6,14 +6,22 @@ import { missingIn } from "./calls.js";
 import { element } from "./dom.js";
 import { kindOf } from "./forms.js";
 
-const rate = (way) => (1000 * way.inputs) / way.ms;
+/** Inputs in a second. */
+function rate(way) {
+  const number = (1000 * way.inputs) / way.ms;
+  return number < 10 ? number.toPrecision(2) : number.toFixed(0);
+}
 
 /** The sizes of the batches, with how many requests rode in each. */
 function sizes(way) {
   const sorted = [...way.sizes].sort(([one], [other]) => one - other);
   const most = Math.max(...way.sizes.values());
   const items = sorted.map(([size, count]) =>
-    element("li", {}, [element("span", { class: "name" }, String(size)), track(count / most), element("span", { class: "number" }, `${count} ×`)]),
+    element("li", {}, [
+      element("span", { class: "name" }, String(size)),
+      track(count / most),
+      element("span", { class: "number" }, String(count)),
+    ]),
   );
   return element("ul", { class: "sizes" }, items);
 }
@@ -27,15 +35,23 @@ function row(way, slowest) {
   return element("tr", {}, [
     element("th", { scope: "row" }, way.name),
     element("td", {}, time),
-    element("td", {}, [rate(way).toFixed(0), element("span", { class: "hint" }, times)]),
+    element("td", {}, [`${rate(way)} / s`, element("span", { class: "hint" }, times)]),
     element("td", {}, sizes(way)),
   ]);
 }
 
 function table(ways) {
-  const titles = ["", `Time for ${REQUESTS}`, "Per second", "Batches they rode in"];
-  const head = element("tr", {}, titles.map((title) => element(title ? "th" : "td", title ? { scope: "col" } : {}, title)));
-  const body = element("tbody", {}, ways.map((way) => row(way, ways[0])));
+  const titles = ["", `Time for ${REQUESTS}`, "Rate", "Requests by batch size"];
+  const head = element(
+    "tr",
+    {},
+    titles.map((title) => element(title ? "th" : "td", title ? { scope: "col" } : {}, title)),
+  );
+  const body = element(
+    "tbody",
+    {},
+    ways.map((way) => row(way, ways[0])),
+  );
   return element("table", { class: "results" }, [element("thead", {}, head), body]);
 }
 
@@ -66,7 +82,9 @@ export class BurstView {
     this.abort = new AbortController();
     this.#running(true);
     try {
-      await this.#show(new Burst(this.form.about.task, values, this.form.about.limits?.max_inputs ?? 1, this.abort.signal));
+      await this.#show(
+        new Burst(this.form.about.task, values, this.form.about.limits?.max_inputs ?? 1, this.abort.signal),
+      );
     } catch (error) {
       this.#say(error.name === "AbortError" ? "Stopped." : (error.sentences ?? [String(error)]).join(" "));
     }
@@ -83,7 +101,7 @@ export class BurstView {
       this.parts.result.replaceChildren(table(ways));
     }
     const best = ways.reduce((one, other) => (other.ms < one.ms ? other : one));
-    this.#say(`${best.name}: ${rate(best).toFixed(0)} a second; one after the other: ${rate(ways[0]).toFixed(0)}.`);
+    this.#say(`${best.name}: ${rate(best)} a second. One after the other: ${rate(ways[0])}.`);
   }
 
   #running(isRunning) {

@@ -1,5 +1,6 @@
-/* From what stands in the form to what is asked of the server, pure: the inputs and parameters of each task, and which
-   method of huggingface_hub's client does the same. It must never know elements, nor how a call is written down. */
+/* From what stands in the form to what is asked of the server, pure: the inputs and parameters of each task, and
+   which method of huggingface_hub's client does the same. It must never know elements, nor how a call is written
+   down. */
 
 /**
  * What stands in a form; which of them there are depends on the task.
@@ -66,7 +67,11 @@ function tableQuestion(values) {
 
 function zeroShotImage(values) {
   const parameters = { candidate_labels: values.labels };
-  return { file: values.file, parameters, method: method("zero_shot_image_classification", [values.file, values.labels]) };
+  return {
+    file: values.file,
+    parameters,
+    method: method("zero_shot_image_classification", [values.file, values.labels]),
+  };
 }
 
 const TEXT_CALLS = {

@@ -48,7 +48,9 @@ const EXAMPLES = {
 /** The examples of a task; of one that is not known, a text. */
 export function examplesOf(task, mask) {
   const examples = EXAMPLES[task] ?? [{ text: "A text to try." }];
-  return examples.map((values) => ("text" in values ? { ...values, text: values.text.replaceAll("[MASK]", mask) } : values));
+  return examples.map((values) =>
+    "text" in values ? { ...values, text: values.text.replaceAll("[MASK]", mask) } : values,
+  );
 }
 
 /** What an example is called on its button. */

@@ -1,4 +1,5 @@
-/* Prometheus text, and what two readings of it tell of the time between them, pure. It must never know where it comes from. */
+/* Prometheus text, and what two readings of it tell of the time between them, pure. It must never know where it
+   comes from. */
 
 /** @typedef {{name: string, labels: Record<string, string>, value: number}} Sample */
 
@@ -36,7 +37,9 @@ export function total(samples, name, labels = {}) {
  * @returns {{upTo: number, count: number}[]}
  */
 export function bucketsBetween(before, after, name, labels = {}) {
-  const bounds = after.filter((sample) => sample.name === `${name}_bucket` && has(sample, labels)).map(({ labels: { le } }) => le);
+  const bounds = after
+    .filter((sample) => sample.name === `${name}_bucket` && has(sample, labels))
+    .map(({ labels: { le } }) => le);
   const counted = (samples, le) => total(samples, `${name}_bucket`, { ...labels, le });
   const buckets = bounds.map((le) => ({ upTo: numberOf(le), count: counted(after, le) - counted(before, le) }));
   return buckets.sort((one, other) => one.upTo - other.upTo);

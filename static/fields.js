@@ -55,14 +55,21 @@ export function maskedField(words, mask) {
   const field = textField(words, { hint: `The model guesses what stands at ${mask}; several may stand in one text.` });
   const button = element("button", { type: "button", class: "small" }, `Insert ${mask}`);
   button.addEventListener("click", () => insert(field.control, mask));
-  field.node.append(button);
+  field.node.append(element("div", { class: "field-foot" }, [field.node.lastElementChild, button]));
   return field;
 }
 
 /** Labels, separated by commas. @returns {Field} */
 export function labelsField() {
   const control = element("input", { type: "text", autocomplete: "off" });
-  const read = () => [...new Set(control.value.split(",").map((label) => label.trim()).filter(Boolean))];
+  const read = () => [
+    ...new Set(
+      control.value
+        .split(",")
+        .map((label) => label.trim())
+        .filter(Boolean),
+    ),
+  ];
   const write = (labels) => {
     control.value = labels.join(", ");
   };
@@ -71,7 +78,13 @@ export function labelsField() {
 
 /** @returns {Field} */
 export function numberField(words, most) {
-  const attributes = { type: "number", min: "1", step: "1", inputmode: "numeric", ...(most ? { max: String(most) } : {}) };
+  const attributes = {
+    type: "number",
+    min: "1",
+    step: "1",
+    inputmode: "numeric",
+    ...(most ? { max: String(most) } : {}),
+  };
   const control = element("input", attributes);
   const write = (number) => {
     control.value = String(Math.min(number, most ?? number));

@@ -1,5 +1,5 @@
-/* A file that is dropped, chosen or pasted, with a look at it; and a drawing or a sound for those who have none at hand. It
-   must never know tasks, nor the server. */
+/* A file that is dropped, chosen or pasted, with a look at it; and a drawing or a sound for those who have none at
+   hand. It must never know tasks, nor the server. */
 
 import { element } from "./dom.js";
 import { labelled } from "./fields.js";
@@ -10,15 +10,16 @@ export function fileField(kind) {
   let shown = "";
   const control = element("input", { type: "file", accept: `${kind}/*` });
   const preview = element("div", { class: "preview" });
-  const name = element("p", { class: "hint" });
+  const size = element("p", { class: "hint" });
   const words = `${kind === "image" ? "Picture" : "Sound"}: choose a file, drop it here or paste it`;
-  const node = element("div", { class: "drop" }, [labelled(control, words), name, preview]);
+  const node = element("div", { class: "drop" }, [labelled(control, words), size, preview]);
 
   function write(next) {
     URL.revokeObjectURL(shown);
     file = next;
+    control.files = listOf(next); // so that it names the file, wherever that came from
     shown = next ? URL.createObjectURL(next) : "";
-    name.textContent = next ? `${next.name}, ${Math.ceil(next.size / 1024)} KiB` : "";
+    size.textContent = next ? `${Math.ceil(next.size / 1024)} KiB` : "";
     preview.replaceChildren(...(next ? [look(kind, shown)] : []));
   }
 
@@ -31,6 +32,13 @@ export function fileField(kind) {
   control.addEventListener("change", () => take(control.files[0]));
   receive(node, take);
   return { node, control, read: () => file, write };
+}
+
+/** What a control for files can hold. */
+function listOf(file) {
+  const carrier = new DataTransfer();
+  if (file) carrier.items.add(file);
+  return carrier.files;
 }
 
 function look(kind, url) {
@@ -68,7 +76,13 @@ export async function drawing() {
   shape("#5b8f4e", () => pen.ellipse(90, 210, 190, 80, 0, 0, 7));
   shape("#477a3d", () => pen.ellipse(270, 215, 150, 60, 0, 0, 7));
   shape("#b5533c", () => pen.rect(70, 105, 60, 45));
-  shape("#7a2e21", () => [[62, 107], [100, 75], [138, 107]].forEach(([x, y]) => pen.lineTo(x, y)));
+  shape("#7a2e21", () =>
+    [
+      [62, 107],
+      [100, 75],
+      [138, 107],
+    ].forEach(([x, y]) => pen.lineTo(x, y)),
+  );
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   return new File([blob], "landscape.png", { type: "image/png" });
 }

@@ -1,4 +1,5 @@
-/* Which fields the form of a task has, and which examples go into them. It must never know how the server is asked. */
+/* Which fields the form of a task has, and which examples go into them. It must never know how the server is
+   asked. */
 
 import { element } from "./dom.js";
 import { examplesOf, titleOf } from "./examples.js";

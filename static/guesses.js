@@ -25,7 +25,11 @@ export function guesses(answer, asked) {
 /** The guesses at one mask: a click puts another word into the sentence. */
 function group(list, mark, number) {
   const choices = list.map((guess) => {
-    const choice = element("button", { type: "button", class: "bar", "aria-pressed": "false" }, barParts(wordOf(guess), guess.score));
+    const choice = element(
+      "button",
+      { type: "button", class: "bar", "aria-pressed": "false" },
+      barParts(wordOf(guess), guess.score),
+    );
     choice.addEventListener("click", () => choose(choice, guess));
     return choice;
   });

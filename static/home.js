@@ -1,5 +1,5 @@
-/* The page to try the model and watch the server: what is put where, and what happens on which event. It must never know how
-   any of it is done. */
+/* The page to try the model and watch the server: what is put where, and what happens on which event. It must
+   never know how any of it is done. */
 
 import { card, speedUps } from "./about_view.js";
 import { info } from "./api.js";
@@ -54,7 +54,15 @@ function askForKey() {
 }
 
 function bindForm(form) {
-  const parts = { status: "status", trouble: "trouble", answer: "answer", timing: "timing", raw: "raw", json: "json", try: "try" };
+  const parts = {
+    status: "status",
+    trouble: "trouble",
+    answer: "answer",
+    timing: "timing",
+    raw: "raw",
+    json: "json",
+    try: "try",
+  };
   const trial = new Trial(found(parts), form, askForKey);
   const updateSnippets = keepSnippets(form);
   find("form").addEventListener("submit", (event) => {
@@ -80,7 +88,13 @@ function show(about) {
   const form = new Form(about);
   form.show(find("fields"), find("examples"));
   bindForm(form);
-  const parts = { about: "burst-about", run: "burst-run", stop: "burst-stop", status: "burst-status", result: "burst-result" };
+  const parts = {
+    about: "burst-about",
+    run: "burst-run",
+    stop: "burst-stop",
+    status: "burst-status",
+    result: "burst-result",
+  };
   new BurstView(found(parts), form);
   find("copy").addEventListener("click", copy);
   find("loaded").hidden = false;

@@ -39,7 +39,12 @@ async function overlaid(file, words, over) {
 function box({ label, box: { xmin, ymin, xmax, ymax } }, index, size) {
   const line = { fill: "none", stroke: colorOf(index), "stroke-width": size / 130 };
   const frame = drawn("rect", { x: xmin, y: ymin, width: xmax - xmin, height: ymax - ymin, ...line });
-  const text = { x: xmin + size / 100, y: Math.max(ymin, size / 22) - size / 90, "font-size": size / 24, fill: "#ffffff" };
+  const text = {
+    x: Math.max(0, xmin) + size / 100,
+    y: Math.max(ymin, size / 22) - size / 90,
+    "font-size": size / 24,
+    fill: "#ffffff",
+  };
   const name = drawn("text", { ...text, class: "box-name" }, [label]);
   return drawn("g", {}, [frame, name]);
 }
@@ -86,7 +91,10 @@ export async function segments(answer, asked) {
   return { node: element("div", {}, [picture, legend(answer)]), summary };
 }
 
-/** The picture beside its labels. @param {{file: File}} asked */
+/** Labels, and the best of them. @param {{label: string, score: number}[]} answer */
 export function labelsOf(answer) {
-  return { node: bars(answer), summary: answer.length ? `${answer[0].label}, ${percent(answer[0].score)}` : "No labels" };
+  return {
+    node: bars(answer),
+    summary: answer.length ? `${answer[0].label}, ${percent(answer[0].score)}` : "No labels",
+  };
 }

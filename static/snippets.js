@@ -1,5 +1,5 @@
-/* A call written down for a shell, for Python and for JavaScript, pure: each can be copied and run as it is. It must never
-   know the form that the call came from. */
+/* A call written down for a shell, for Python and for JavaScript, pure: each can be copied and run as it is. It
+   must never know the form that the call came from. */
 
 import { formOf, typeOf } from "./calls.js";
 import { quoteForJavaScript, quoteForPython, quoteForShell } from "./quoting.js";
@@ -28,8 +28,12 @@ export function curl(call, place) {
     return `curl${key} -H ${type} \\\n  --data-binary ${quoteForShell(`@${nameOf(call.file)}`)} \\\n  ${url}`;
   }
   const base64 = `base64 < ${quoteForShell(nameOf(call.file))} | tr -d '\\n'`;
-  const body = `{ printf %s ${quoteForShell('{"inputs":"')}; ${base64}; printf %s ${quoteForShell(`"${behindInputs(call)}`)}; }`;
-  return `${body} |\n  curl${key} -H ${quoteForShell(jsonType)} --data-binary @- ${url}`;
+  const lines = [
+    `printf %s ${quoteForShell('{"inputs":"')}`,
+    base64,
+    `printf %s ${quoteForShell(`"${behindInputs(call)}`)}`,
+  ];
+  return `{ ${lines.join("\n  ")}\n} | curl${key} -H ${quoteForShell(jsonType)} --data-binary @- \\\n  ${url}`;
 }
 
 const pythonValue = (value) => quoteForPython(value instanceof File ? value.name : (value ?? "file"));
@@ -77,7 +81,9 @@ export function javascript(call, place) {
   const read = `await readFile(${quoteForJavaScript(nameOf(call.file))})`;
   const isForm = !isFile || Boolean(call.parameters);
   const type = isForm ? "application/json" : call.file ? typeOf(call.file) : "image/png";
-  const form = isFile ? `JSON.stringify({"inputs":(${read}).toString("base64")${behindInputs(call)})` : `JSON.stringify(${JSON.stringify(formOf(call))})`;
+  const form = isFile
+    ? `JSON.stringify({"inputs":(${read}).toString("base64")${behindInputs(call)})`
+    : `JSON.stringify(${JSON.stringify(formOf(call))})`;
   const key = place.hasKey ? ", Authorization: `Bearer ${process.env.KEY}`" : "";
   return [
     ...(isFile ? ['import { readFile } from "node:fs/promises";', ""] : []),

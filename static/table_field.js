@@ -13,19 +13,26 @@ function cell(words, value) {
 
 /** @returns {import("./fields.js").Field} */
 export function tableField() {
-  let cells = [["", ""], ["", ""]]; // the first row has the columns' names
+  let cells = [
+    ["", ""],
+    ["", ""],
+  ]; // the first row has the columns' names
   const table = element("table", { class: "grid" });
   const control = element("div", { class: "scrolling" }, table);
 
   function draw() {
     const rows = cells.map((row, y) =>
-      element("tr", {}, row.map((value, x) => {
-        const input = cell(y ? `Row ${y}, column ${x + 1}` : `Name of column ${x + 1}`, value);
-        input.addEventListener("input", () => {
-          cells[y][x] = input.value;
-        });
-        return element(y ? "td" : "th", y ? {} : { scope: "col" }, input);
-      })),
+      element(
+        "tr",
+        {},
+        row.map((value, x) => {
+          const input = cell(y ? `Row ${y}, column ${x + 1}` : `Name of column ${x + 1}`, value);
+          input.addEventListener("input", () => {
+            cells[y][x] = input.value;
+          });
+          return element(y ? "td" : "th", y ? {} : { scope: "col" }, input);
+        }),
+      ),
     );
     table.replaceChildren(element("thead", {}, rows[0]), element("tbody", {}, rows.slice(1)));
   }
@@ -50,7 +57,10 @@ export function tableField() {
     draw();
   }
 
-  const node = element("div", { class: "field", role: "group", "aria-label": "Table" }, [control, buttons(() => cells, change)]);
+  const node = element("div", { class: "field", role: "group", "aria-label": "Table" }, [
+    control,
+    buttons(() => cells, change),
+  ]);
   draw();
   return { node, control, read, write };
 }
@@ -64,9 +74,13 @@ function buttons(cells, change) {
     "Add column": () => cells().map((row) => [...row, ""]),
     "Remove column": () => (width() > 1 ? cells().map((row) => row.slice(0, -1)) : cells()),
   };
-  return element("div", { class: "row" }, Object.entries(actions).map(([words, next]) => {
-    const button = element("button", { type: "button", class: "small" }, words);
-    button.addEventListener("click", () => change(next()));
-    return button;
-  }));
+  return element(
+    "div",
+    { class: "row" },
+    Object.entries(actions).map(([words, next]) => {
+      const button = element("button", { type: "button", class: "small" }, words);
+      button.addEventListener("click", () => change(next()));
+      return button;
+    }),
+  );
 }

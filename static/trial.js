@@ -1,5 +1,5 @@
-/* One trial after the other: what is in the form goes to the server, its answer onto the page. It must never know what an
-   answer means. */
+/* One trial after the other: what is in the form goes to the server, its answer onto the page. It must never know
+   what an answer means. */
 
 import { Trouble, infer } from "./api.js";
 import { jsonOf, render } from "./answers.js";
@@ -23,6 +23,11 @@ export function timingParts({ queue = 0, model = 0, total = 0, batch = 1 }, elap
   ];
   return [bar, element("p", { class: "hint" }, `${words.join("; ")}.`)];
 }
+
+const MOST_ALOUD = 300;
+
+/** What is short enough to be read aloud. */
+const shortened = (text) => (text.length > MOST_ALOUD ? `${text.slice(0, MOST_ALOUD)} …` : text);
 
 export class Trial {
   /**
@@ -60,7 +65,8 @@ export class Trial {
     this.parts.json.textContent = jsonOf(got.answer);
     this.parts.timing.replaceChildren(...timingParts(got.timing, got.elapsedMs));
     this.parts.raw.hidden = this.parts.timing.hidden = false;
-    this.parts.status.textContent = `Answered in ${duration(got.elapsedMs)}: ${summary}`;
+    const aloud = element("span", { class: "unseen" }, `: ${shortened(summary)}`); // it stands below for who can see it
+    this.parts.status.replaceChildren(`Answered in ${duration(got.elapsedMs)}`, aloud);
   }
 
   /** A form of answer that this page was not made for is still an answer. */

@@ -16,7 +16,7 @@ export class Watch {
     this.before = null;
     this.charts = [
       [new Chart("Requests per second", [""], round), (now) => [now.requestsPerSecond]],
-      [new Chart("Latency", ["p50", "p99"], duration), (now) => [now.p50Ms, now.p99Ms]],
+      [new Chart("Latency", ["p50", "p99"], (ms) => duration(ms, 2)), (now) => [now.p50Ms, now.p99Ms]],
       [new Chart("Requests in a batch, mean", [""], round), (now) => [now.batchSize]],
       [new Chart("Inputs in the house", [""], round), (now) => [now.inHouse]],
     ];
