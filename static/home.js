@@ -61,7 +61,6 @@ function bindForm(form) {
     timing: "timing",
     raw: "raw",
     json: "json",
-    try: "try",
   };
   const trial = new Trial(found(parts), form, askForKey);
   const updateSnippets = keepSnippets(form);

@@ -31,7 +31,7 @@ const shortened = (text) => (text.length > MOST_ALOUD ? `${text.slice(0, MOST_AL
 
 export class Trial {
   /**
-   * @param {Record<string, HTMLElement>} parts  status, trouble, answer, timing, raw, json, try
+   * @param {Record<string, HTMLElement>} parts  status, trouble, answer, timing, raw, json
    * @param {import("./forms.js").Form} form
    * @param {() => void} onUnauthorized
    */
@@ -53,7 +53,7 @@ export class Trial {
     } catch (error) {
       if (!signal.aborted) this.#fail(error);
     }
-    if (!signal.aborted) this.parts.try.removeAttribute("aria-busy");
+    if (!signal.aborted) this.parts.answer.removeAttribute("aria-busy");
   }
 
   async #ask(values, signal) {
@@ -81,7 +81,7 @@ export class Trial {
   }
 
   #begin() {
-    this.parts.try.setAttribute("aria-busy", "true");
+    this.parts.answer.setAttribute("aria-busy", "true");
     this.parts.status.textContent = "Running …";
     this.parts.trouble.hidden = true;
   }

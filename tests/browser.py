@@ -1,5 +1,6 @@
 """A headless Chromium for the tests of the pages, which tells what it should never have seen."""
 
+import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,9 +41,13 @@ class Visit:
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(PATIENCE_MS)
-        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.urls.append(request.url))
+
+    def _hear(self, message: playwright.ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def go(self, url: str) -> "Visit":
         self.page.goto(url)
@@ -61,7 +66,7 @@ class Visit:
     def answered(self) -> None:
         """Wait for the answer or the error."""
         self.page.wait_for_function(
-            "() => !document.querySelector('#try[aria-busy]') && "
+            "() => !document.querySelector('#answer[aria-busy]') && "
             "(document.querySelector('#answer').childElementCount || !document.querySelector('#trouble').hidden)"
         )
 
@@ -82,7 +87,8 @@ Open = Callable[..., Visit]
 
 
 def axe() -> str:
-    """The accessibility checker, as a script."""
-    import axe_playwright_python  # noqa: PLC0415 - it has no types, and brings the script along
-
-    return (Path(str(axe_playwright_python.__file__)).parent / "axe.min.js").read_text()
+    """The accessibility checker, as a script; a package for Python brings it along."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    assert found is not None
+    assert found.origin is not None
+    return (Path(found.origin).parent / "axe.min.js").read_text()
