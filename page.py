@@ -41,8 +41,8 @@ class Files(StaticFiles):
     ) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(HEADERS)
-        if "content-type" in response.headers:
-            response.headers["content-type"] = TYPES[Path(full_path).suffix]
+        if status_code == response.status_code and (known := TYPES.get(Path(full_path).suffix)):
+            response.headers["content-type"] = known
         return response
 
 

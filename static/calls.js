@@ -122,8 +122,8 @@ export async function requestOf(call) {
   return { body: JSON.stringify(formOf(call, inputs)), type: "application/json" };
 }
 
-/** The type of a file; browsers do not know all. */
-export const typeOf = (file) => file.type || "application/octet-stream";
+/** The type of a file; browsers do not know all, and before one is chosen nobody does. */
+export const typeOf = (file) => file?.type || "application/octet-stream";
 
 /** What is missing before a call makes sense, or nothing. */
 export function missingIn(values) {

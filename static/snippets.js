@@ -24,7 +24,7 @@ export function curl(call, place) {
     return `curl${key} -H ${quoteForShell(jsonType)} \\\n  -d ${quoteForShell(JSON.stringify(formOf(call)))} \\\n  ${url}`;
   }
   if (!call.parameters) {
-    const type = quoteForShell(`Content-Type: ${call.file ? typeOf(call.file) : "image/png"}`);
+    const type = quoteForShell(`Content-Type: ${typeOf(call.file)}`);
     return `curl${key} -H ${type} \\\n  --data-binary ${quoteForShell(`@${nameOf(call.file)}`)} \\\n  ${url}`;
   }
   const base64 = `base64 < ${quoteForShell(nameOf(call.file))} | tr -d '\\n'`;
@@ -57,7 +57,7 @@ export function python(call, place) {
 /** For what the client has no method for. */
 function pythonByHand(call, place) {
   const isFile = call.file !== undefined;
-  const type = isFile ? (call.file ? typeOf(call.file) : "image/png") : "application/json";
+  const type = isFile ? typeOf(call.file) : "application/json";
   const key = place.hasKey ? ', "Authorization": f"Bearer {os.environ[\'KEY\']}"' : "";
   const body = isFile
     ? `body = pathlib.Path(${quoteForPython(nameOf(call.file))}).read_bytes()`
@@ -80,7 +80,7 @@ export function javascript(call, place) {
   const isFile = call.file !== undefined;
   const read = `await readFile(${quoteForJavaScript(nameOf(call.file))})`;
   const isForm = !isFile || Boolean(call.parameters);
-  const type = isForm ? "application/json" : call.file ? typeOf(call.file) : "image/png";
+  const type = isForm ? "application/json" : typeOf(call.file);
   const form = isFile
     ? `JSON.stringify({"inputs":(${read}).toString("base64")${behindInputs(call)})`
     : `JSON.stringify(${JSON.stringify(formOf(call))})`;
