@@ -22,7 +22,7 @@ from logs import ACCESS
 logger = logging.getLogger(ACCESS)
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-# Nobody is to guess a type, nor to keep an answer that was somebody's.
+# Nobody is to guess a type, nor to keep an answer that was somebody's, unless a route says otherwise.
 HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 # Asked every few seconds by machines: in the log only when they have something to tell.
 PROBES = {"/health", "/ready", "/metrics"}
@@ -83,7 +83,8 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request.state.request_id
-                headers.update(HEADERS)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

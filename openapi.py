@@ -83,6 +83,7 @@ def document(facts: Facts) -> dict[str, Any]:
             "version": facts.version,
             "description": "One pipeline of transformers over HTTP. Requests that come together share forward passes.",
         },
+        # The page at `GET /` is for people: without a wish for HTML it is not there.
         "paths": {path: {method: operation} for path, method, operation in _operations(facts, secured)},
         "components": _components(facts),
     }

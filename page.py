@@ -3,52 +3,73 @@
 They talk to the public API only, and hold no secret, so they need no API key. It must never know the model.
 """
 
+import os
+import re
 from pathlib import Path
 
-from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 FOLDER = Path(__file__).parent / "static"
-POLICY = {
+HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
         "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
+    # Browsers keep the files and ask each time whether they are still the same: a new version is seen at once.
+    "Cache-Control": "no-cache",
+}
+# By the name alone: the system's own table may call a script a text, and then no browser runs it.
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 
 
-class Strict:
-    """The same app, its answers with the policy."""
+class Files(StaticFiles):
+    """The files of a folder, each with the headers and its right type; unchanged ones are answered with 304."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_strictly(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(POLICY)
-            await send(message)
-
-        await self.app(scope, receive, send_strictly)
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(HEADERS)
+        if status_code == response.status_code and (known := TYPES.get(Path(full_path).suffix)):
+            response.headers["content-type"] = known
+        return response
 
 
-def wants_page(request: Request) -> bool:
+FILES = Files(directory=FOLDER)
+
+
+def wants_page(accept: str) -> bool:
     """Whether it is a browser that asks: programs and curl do not say that they want HTML."""
-    return "text/html" in request.headers.get("accept", "")
+    for one in accept.lower().split(","):
+        media_type, _, options = one.partition(";")
+        if media_type.strip() == "text/html":
+            return not re.search(r"q\s*=\s*0(\.0*)?\s*$", options)
+    return False
 
 
-def page(name: str) -> Response:
-    return FileResponse(FOLDER / name, headers=POLICY)
+async def home(request: Request) -> Response:
+    """The page to try the model and watch the server. Who does not ask for HTML is told how the API is used."""
+    if not wants_page(request.headers.get("accept", "")):
+        raise HTTPException(405, headers={"Allow": "POST", "Vary": "Accept"})
+    response = await FILES.get_response("index.html", request.scope)
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 async def docs(request: Request) -> Response:
     """The page that makes `/openapi.json` readable."""
-    return page("docs.html")
+    return await FILES.get_response("docs.html", request.scope)
 
 
-ROUTES: list[BaseRoute] = [Route("/docs", docs), Mount("/static", Strict(StaticFiles(directory=FOLDER)))]
+ROUTES: list[BaseRoute] = [Route("/docs", docs), Mount("/static", FILES)]

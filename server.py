@@ -258,6 +258,7 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
     service = Service(settings, runner or pipeline_runner(settings))
     routes: list[BaseRoute] = [
         Route("/", service.guarded(service.infer), methods=["POST"]),
+        Route("/", page.home),
         Route("/v1/embeddings", service.guarded(service.embeddings), methods=["POST"]),
         Route("/health", service.health),
         Route("/ready", service.ready),
