@@ -3,6 +3,7 @@
 It must never know requests or HTTP.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -12,13 +13,26 @@ import numpy as np
 import torch
 from transformers.pipelines.base import Pipeline
 
-from embedding import SentenceEmbedding, read_embedding
-from errors import Rejected
+from embedding import SentenceEmbedding, count_prompt_tokens, read_embedding
+from errors import ConfigurationError, Rejected
 from preparing import Draft, Limits
 from texts import TextPreparation
 
+logger = logging.getLogger(__name__)
+
 # Parameters that only a sentence-transformers configuration gives a meaning.
 OF_EMBEDDINGS = ("normalize", "prompt_name")
+
+
+def embedding_of(pipe: Pipeline) -> SentenceEmbedding | None:
+    """None if the model has no configuration for it, or one that cannot be served: the log says why."""
+    if not pipe.model.name_or_path:  # made, not loaded
+        return None
+    try:
+        return read_embedding(pipe.model.name_or_path, getattr(pipe.model.config, "_commit_hash", None))
+    except ConfigurationError as error:
+        logger.warning("%s", error)
+        return None
 
 
 class FeaturePreparation(TextPreparation):
@@ -30,7 +44,7 @@ class FeaturePreparation(TextPreparation):
 
     def __init__(self, pipe: Pipeline, limits: Limits) -> None:
         super().__init__(pipe, limits)
-        self.embedding = read_embedding(pipe.model.name_or_path, getattr(pipe.model.config, "_commit_hash", None))
+        self.embedding = embedding_of(pipe)
         self._prompt_tokens = lru_cache(64)(self._count_prompt_tokens)
 
     def describe(self) -> dict[str, object]:
@@ -40,7 +54,7 @@ class FeaturePreparation(TextPreparation):
     def _draft(self, value: Any, parameters: Mapping[str, Any]) -> Draft:
         draft = super()._draft(value, parameters)
         if embedding := self._asked_for(parameters):
-            prompt_tokens = self._prompt_tokens(embedding.prompt(parameters.get("prompt_name")))
+            prompt_tokens = 0 if isinstance(value, list) else self._prompt_tokens(parameters.get("prompt_name"))
             normalize = parameters.get("normalize")
             draft.postprocess["embed"] = partial(embedding.embed, prompt_tokens=prompt_tokens, normalize=normalize)
         if isinstance(value, list):
@@ -54,8 +68,7 @@ class FeaturePreparation(TextPreparation):
         embedding = self._asked_for(parameters)
         if embedding is None or isinstance(value, list):
             return value
-        text = embedding.prompt(parameters.get("prompt_name")) + value
-        return text.lower() if embedding.lowercase else text
+        return embedding.text(value, parameters.get("prompt_name"))
 
     def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(value, list):
@@ -77,10 +90,11 @@ class FeaturePreparation(TextPreparation):
         if wrong := [token for token in tokens if not 0 <= token < known]:
             raise Rejected(f"The model has no token {wrong[0]}; its {known} tokens count from 0.")
 
-    def _count_prompt_tokens(self, prompt: str) -> int:
-        """Those before the text: a special token at the end of the prompt alone is not among them."""
-        tokens = self.pipe.tokenizer(prompt)["input_ids"] if prompt else []
-        return len(tokens) - (bool(tokens) and tokens[-1] in self.pipe.tokenizer.all_special_ids)
+    def _count_prompt_tokens(self, name: str | None) -> int:
+        assert self.embedding is not None, "it is asked for its own prompts"
+        if not (prompt := self.embedding.text("", name)):
+            return 0
+        return count_prompt_tokens(self.pipe.tokenizer(prompt)["input_ids"], self.pipe.tokenizer.all_special_ids)
 
     # The side at which texts are cut
 

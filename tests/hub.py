@@ -48,7 +48,7 @@ def hub_app(models: dict[str, Path], asked: list[str]) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/{model:path}/resolve/{revision}/{file}", resolve),
+            Route("/{model:path}/resolve/{revision}/{file:path}", resolve),
             Route("/api/models/{model:path}/revision/{revision}", info),
             Route("/api/models/{model:path}/tree/{revision}{rest:path}", info),
             Route("/api/models/{model:path}", info),

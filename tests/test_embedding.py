@@ -1,6 +1,9 @@
 """An embedding is what sentence-transformers makes of the same text with the same model."""
 
 import json
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +11,39 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
 
-from embedding import MODES, SentenceEmbedding, read_embedding
-from errors import Rejected
-from tests.sentences import HIDDEN, MINILM, dense, pooling, sentence_model
+from embedding import OLD_MODES, SentenceEmbedding, count_prompt_tokens, read_embedding
+from errors import ConfigurationError, Rejected
+from pooling import ACTIVATIONS, MODES
+from tests.models import make_model
+from tests.sentences import (
+    HIDDEN,
+    MINILM,
+    Module,
+    configure,
+    dense,
+    dropout,
+    layer_norm,
+    normalize,
+    pooling,
+    sentence_model,
+    write,
+)
 
-TEXTS = ["a", "", "paris is the capital of france .", "albert einstein was born in ulm " * 4]
-DENSE = {"in_features": HIDDEN, "out_features": 8, "bias": True}
+TEXT = "paris is the capital of france ."
+TEXTS = ["", "a", TEXT, "albert einstein was born in ulm " * 30]
+HEAD = "sentence_transformers.models."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models as small as these only lose by more."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 def read(folder: Path) -> SentenceEmbedding:
@@ -25,137 +52,406 @@ def read(folder: Path) -> SentenceEmbedding:
     return embedding
 
 
-def ours(folder: Path, text: str, prompt: str = "", **options: Any) -> np.ndarray:
-    """By the plain model and tokenizer."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModel.from_pretrained(folder)
+@lru_cache(maxsize=4)
+def plain(folder: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer, as transformers alone loads them."""
+    return transformers.AutoModel.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@lru_cache(maxsize=4)
+def sentences(folder: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def ours(folder: Path, text: str, prompt_name: str | None = None, normalize: bool | None = None) -> np.ndarray:
+    embedding, (model, tokenizer) = read(folder), plain(folder)
+    prompt = embedding.prompt(prompt_name)
+    prompt_tokens = count_prompt_tokens(tokenizer(prompt)["input_ids"], tokenizer.all_special_ids) if prompt else 0
+    cut = {"truncation": True, "max_length": embedding.max_tokens}
+    inputs = tokenizer(embedding.text(text, prompt_name), return_tensors="pt", **cut)
     with torch.no_grad():
-        inputs = tokenizer(prompt + text, return_tensors="pt")
-        return read(folder).embed(model(**inputs).last_hidden_state, **options)
+        hidden = model(**inputs).last_hidden_state
+    return embedding.embed(hidden, prompt_tokens, normalize)
 
 
-def theirs(folder: Path, text: str, **options: Any) -> np.ndarray:
-    embedding: np.ndarray = SentenceTransformer(str(folder), device="cpu").encode(text, **options)
-    return embedding
+def distance(folder: Path, text: str, prompt_name: str | None = None) -> float:
+    """The largest difference of a number."""
+    mine, theirs = ours(folder, text, prompt_name), sentences(folder).encode(text, prompt_name=prompt_name)
+    assert mine.dtype == theirs.dtype == np.float32
+    assert mine.shape == theirs.shape == (read(folder).dim,)
+    return float(np.abs(mine - theirs).max())
 
 
-@pytest.mark.parametrize("text", ["a test", "Héllo — 日本!", "the quick brown fox " * 20])
+# The real model
+
+
+@pytest.mark.parametrize("text", ["", "a test", "Héllo — 日本 🎉 naïve ΟΔΟΣ İstanbul", "the quick brown fox " * 100])
 def test_the_real_minilm_gives_what_sentence_transformers_gives(text: str) -> None:
-    assert np.abs(ours(MINILM, text) - theirs(MINILM, text)).max() < 1e-5
+    assert distance(MINILM, text) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "modes",
-    [("cls",), ("max",), ("mean",), ("mean_sqrt_len_tokens",), ("weightedmean",), ("lasttoken",), ("cls", "max")],
-)
-def test_every_pooling_gives_what_sentence_transformers_gives(modes: tuple[str, ...], tmp_path: Path) -> None:
-    folder = sentence_model(tmp_path, {"Pooling": pooling(*modes)})
-    for text in TEXTS:
-        assert np.abs(ours(folder, text) - theirs(folder, text)).max() < 1e-5
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_older_form_of_a_poolings_configuration_is_read_too(mode: str, tmp_path: Path) -> None:
-    config = {"word_embedding_dimension": HIDDEN, **dict.fromkeys(MODES, False), mode: True}
-    folder = sentence_model(tmp_path, {"Pooling": config})
-    assert read(folder).pooling.modes == (MODES[mode],)
-    assert np.abs(ours(folder, TEXTS[2]) - theirs(folder, TEXTS[2])).max() < 1e-5
-
-
-@pytest.mark.parametrize("activation", ["Tanh", "Identity", "ReLU", "GELU"])
-def test_a_dense_module_gives_what_sentence_transformers_gives(activation: str, tmp_path: Path) -> None:
-    place = "linear.Identity" if activation == "Identity" else f"activation.{activation}"
-    layer = {**DENSE, "activation_function": f"torch.nn.modules.{place}"}
-    folder = sentence_model(tmp_path, {"Pooling": pooling("mean"), "Dense": layer, "Normalize": {}})
-    dense(folder, 2)
-    embedding = ours(folder, TEXTS[2])
-    assert embedding.shape == (8,)
-    assert np.abs(embedding - theirs(folder, TEXTS[2])).max() < 1e-5
-
-
-def test_a_layer_norm_gives_what_sentence_transformers_gives(tmp_path: Path) -> None:
-    folder = sentence_model(
-        tmp_path, {"Pooling": pooling("mean"), "Dropout": {"dropout": 0.5}, "LayerNorm": {"dimension": HIDDEN}}
-    )
-    weights = {"norm.weight": torch.linspace(0.5, 2, HIDDEN), "norm.bias": torch.linspace(-1, 1, HIDDEN)}
-    save_file(weights, folder / "3_LayerNorm" / "model.safetensors")
-    assert np.abs(ours(folder, TEXTS[2]) - theirs(folder, TEXTS[2])).max() < 1e-5
-
-
-@pytest.mark.parametrize("include_prompt", [True, False])
-@pytest.mark.parametrize("mode", ["mean", "cls", "weightedmean", "max"])
-def test_a_prompt_is_read_or_left_out_as_by_sentence_transformers(
-    mode: str, include_prompt: bool, tmp_path: Path
-) -> None:
-    prompts = {"prompts": {"query": "what is it : "}, "default_prompt_name": None}
-    config = pooling(mode, include_prompt=include_prompt)
-    folder = sentence_model(tmp_path, {"Pooling": config}, config_sentence_transformers=prompts)
-    prompt = read(folder).prompt("query")
-    embedding = ours(folder, "a dog", prompt, prompt_tokens=1 + len(prompt.split()))
-    assert np.abs(embedding - theirs(folder, "a dog", prompt_name="query")).max() < 1e-5
-
-
-def test_a_request_may_say_whether_the_length_becomes_one() -> None:
-    text = "a test"
-    raw = ours(MINILM, text, normalize=False)
-    assert np.linalg.norm(raw) > 1.5
-    assert np.abs(raw / np.linalg.norm(raw) - ours(MINILM, text)).max() < 1e-6
-    assert np.linalg.norm(ours(MINILM, text)) == pytest.approx(1, abs=1e-6)
-
-
-def test_the_configuration_is_read(tmp_path: Path) -> None:
+def test_the_real_minilm_is_described_as_its_files_say() -> None:
     assert read(MINILM).describe() == {
+        "dim": 384,
         "pooling": ["mean"],
         "normalize": True,
         "max_tokens": 256,
-        "prompts": [],
+        "prompts": ["query", "document"],
         "default_prompt": None,
     }
-    folder = sentence_model(
-        tmp_path,
-        {"Pooling": pooling("cls")},
-        sentence_roberta_config={"max_seq_length": 17, "do_lower_case": True},
-        config_sentence_transformers={"prompts": {"query": "q: ", "passage": "p: "}, "default_prompt_name": "query"},
+
+
+def test_texts_that_differ_only_behind_the_cut_are_the_same_text() -> None:
+    long = "fox " * 254  # and two special tokens: all of the 256
+    assert ours(MINILM, long + "bear").tolist() == ours(MINILM, long + "wolf").tolist()
+    assert ours(MINILM, long[4:] + "bear").tolist() != ours(MINILM, long[4:] + "wolf").tolist()
+
+
+def test_a_model_that_makes_letters_small_does_so_as_sentence_transformers_does(tmp_path: Path) -> None:
+    """The sigma at the end of a word has a small form of its own, which the tokenizers library does not use."""
+    folder = shutil.copytree(
+        MINILM, tmp_path / "model", copy_function=lambda source, target: Path(target).symlink_to(source)
     )
-    embedding = read(folder)
-    assert (embedding.max_tokens, embedding.lowercase, embedding.normalize) == (17, True, False)
-    assert (embedding.prompt(None), embedding.prompt("passage")) == ("q: ", "p: ")
-    with pytest.raises(Rejected, match=r"^Parameter 'prompt_name': the model's prompts are query, passage\.$"):
-        embedding.prompt("document")
+    (folder / "sentence_bert_config.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").unlink()
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": True})
+    told = json.loads((MINILM / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", {**told, "do_lower_case": False})
+    tokenizer = json.loads((MINILM / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    write(folder / "tokenizer.json", tokenizer)
+    text = "ΟΔΟΣ Paris"
+    assert text.lower() != read(folder).text(text) == "οδοσ paris"
+    assert distance(folder, text) < 1e-5
+
+
+# Every kind of module
+
+
+@pytest.mark.parametrize("modes", [("mean",), MODES, ("lasttoken", "cls")])
+def test_every_pooling_gives_what_sentence_transformers_gives(modes: Sequence[str], tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path, [pooling(*modes)])
+    assert max(distance(folder, text) for text in TEXTS) < 1e-5
+    assert read(folder).dim == len(modes) * HIDDEN
+
+
+@pytest.mark.parametrize(
+    "named", [*([name] for name in OLD_MODES), ["pooling_mode_lasttoken", "pooling_mode_cls_token"], []]
+)
+def test_the_first_form_of_a_pooling_is_read_as_by_sentence_transformers(named: list[str], tmp_path: Path) -> None:
+    """In their own order, whatever that of the file is; and the mean if none is named."""
+    old = {"word_embedding_dimension": HIDDEN, **dict.fromkeys(named, True)}
+    folder = configure(tmp_path, [("Pooling", old, {})])
+    theirs = modules.Pooling.load(str(folder), subfolder="1_Pooling")
+    modes = (theirs.pooling_mode,) if isinstance(theirs.pooling_mode, str) else theirs.pooling_mode
+    assert (read(folder).pooling.modes, read(folder).dim) == (modes, theirs.get_embedding_dimension())
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [dense(HIDDEN, use_residual=True), layer_norm(), dropout(), dense(8, use_residual=True), normalize()],
+        [normalize(), dense(8, bias=False)],
+        [dense(8), normalize(), normalize(), dropout()],
+    ],
+    ids=lambda behind: " ".join(kind for kind, _, _ in behind),
+)
+def test_modules_behind_the_pooling_give_what_sentence_transformers_gives(behind: list[Module], tmp_path: Path) -> None:
+    assert distance(sentence_model(tmp_path, [pooling("mean"), *behind]), TEXT) < 1e-5
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_read_as_by_sentence_transformers(name: str, tmp_path: Path) -> None:
+    place = "linear" if name == "Identity" else "activation"
+    folder = configure(tmp_path, [pooling("mean"), dense(8, activation_function=f"torch.nn.modules.{place}.{name}")])
+    values = torch.linspace(-2, 2, HIDDEN)
+    theirs = modules.Dense.load(str(folder), subfolder="2_Dense")({"sentence_embedding": values})
+    (step,) = read(folder).steps
+    assert torch.allclose(step(values), theirs["sentence_embedding"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_a_prompt_is_read_or_left_out_as_by_sentence_transformers(include_prompt: bool, tmp_path: Path) -> None:
+    told = {"prompts": {"search": "what is it : "}, "default_prompt_name": "search"}
+    poolings = pooling(*MODES, include_prompt=include_prompt)
+    folder = sentence_model(tmp_path, [poolings], config_sentence_transformers=told)
+    assert max(distance(folder, text, name) for text in TEXTS for name in (None, "search", "query")) < 1e-5
+
+
+def test_a_configuration_may_cut_the_embedding_behind_its_normalize(tmp_path: Path) -> None:
+    told = {"truncate_dim": 5}
+    folder = sentence_model(tmp_path, [pooling("mean"), normalize()], config_sentence_transformers=told)
+    assert distance(folder, TEXT) < 1e-5
+    assert np.linalg.norm(ours(folder, TEXT)) < 0.9
+    theirs = sentences(folder).encode(TEXT, normalize_embeddings=True)
+    assert np.abs(ours(folder, TEXT, normalize=True) - theirs).max() < 1e-6
+
+
+def test_what_sentence_transformers_saves_now_is_read_like_what_it_saved_then(tmp_path: Path) -> None:
+    old = sentence_model(
+        tmp_path / "old",
+        [pooling("mean", "max", include_prompt=False), dense(8, 2 * HIDDEN), layer_norm(8), normalize()],
+        sentence_bert_config={"max_seq_length": 17, "do_lower_case": False},
+        config_sentence_transformers={"prompts": {"search": "find : "}, "truncate_dim": 6},
+    )
+    new = tmp_path / "new"
+    sentences(old).save_pretrained(str(new))
+    types = [module["type"] for module in json.loads((new / "modules.json").read_text())]
+    assert types[1] == "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+    assert "max_seq_length" not in json.loads((new / "sentence_bert_config.json").read_text())
+    described = {**read(new).describe(), "prompts": {*read(new).prompts}}
+    assert described == {**read(old).describe(), "prompts": {*read(old).prompts}}
+    assert described["max_tokens"] == 17
+    for text in TEXTS:
+        assert distance(new, text, "search") < 1e-5
+        assert np.abs(ours(new, text, "search") - ours(old, text, "search")).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokenizer_limit", "limit"),
+    [
+        ({"max_seq_length": 17}, 50, 17),
+        ({"max_seq_length": 100}, 50, 100),
+        ({"max_seq_length": None}, 50, 50),
+        ({}, 50, 50),
+        ({}, 4000, 128),
+        ({}, int(1e30), 128),
+        ({"max_seq_length": 17, "tokenizer_args": {"model_max_length": 20}}, 50, 20),
+    ],
+)
+def test_texts_are_cut_where_sentence_transformers_cuts_them(
+    settings: dict[str, Any], tokenizer_limit: int, limit: int, tmp_path: Path
+) -> None:
+    folder = sentence_model(tmp_path, [pooling("mean")], sentence_bert_config=settings)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", {**told, "model_max_length": tokenizer_limit})
+    assert read(folder).max_tokens == sentences(folder).max_seq_length == limit
+    assert distance(folder, TEXT * 30) < 1e-5
+
+
+def test_the_older_names_of_the_first_modules_file_are_known(tmp_path: Path) -> None:
+    settings = {"max_seq_length": 17, "do_lower_case": True}
+    embedding = read(sentence_model(tmp_path, [pooling("cls")], sentence_roberta_config=settings))
+    assert (embedding.max_tokens, embedding.lowercase) == (17, True)
+
+
+# Requests
+
+
+def test_a_request_may_say_whether_the_length_becomes_one(tmp_path: Path) -> None:
+    raw = ours(MINILM, "a test", normalize=False)
+    assert np.linalg.norm(raw) > 1.5
+    assert np.abs(raw / np.linalg.norm(raw) - ours(MINILM, "a test")).max() < 1e-6
+    folder = sentence_model(tmp_path, [pooling("mean"), normalize(), layer_norm()])
+    assert ours(folder, TEXT, normalize=False).tolist() == ours(folder, TEXT).tolist()
+    assert np.linalg.norm(ours(folder, TEXT)) > 1.5
+    assert np.linalg.norm(ours(folder, TEXT, normalize=True)) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_prompt_is_had_by_its_name(tmp_path: Path) -> None:
+    told = {"prompts": {"query": "q: ", "passage": None}, "default_prompt_name": "query"}
+    embedding = read(sentence_model(tmp_path, [pooling("mean")], config_sentence_transformers=told))
+    assert [embedding.prompt(name) for name in (None, "query", "document", "passage")] == ["q: ", "q: ", "", ""]
+    assert embedding.text("A", "query") == "q: A"
+    with pytest.raises(
+        Rejected, match=r"^Parameter 'prompt_name': the model's prompts are query, document, passage\.$"
+    ):
+        embedding.text("A", "search")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prompt_tokens", "why"),
+    [
+        (0, 0, "The text has no tokens to make an embedding of."),
+        (3, 3, "The text has no tokens behind the 3 of its prompt to make an embedding of."),
+    ],
+)
+def test_where_no_token_is_left_there_is_no_embedding(
+    tokens: int, prompt_tokens: int, why: str, tmp_path: Path
+) -> None:
+    embedding = read(sentence_model(tmp_path, [pooling("max", include_prompt=False)]))
+    with pytest.raises(Rejected) as refused:
+        embedding.embed(torch.ones(1, tokens, HIDDEN), prompt_tokens)
+    assert str(refused.value) == why
+
+
+def test_a_hidden_state_of_half_precision_or_with_gradients_gives_float32(tmp_path: Path) -> None:
+    embedding = read(sentence_model(tmp_path, [pooling("cls")]))
+    hidden = torch.full((1, 3, HIDDEN), 0.5, dtype=torch.bfloat16, requires_grad=True)
+    given = embedding.embed(hidden)
+    assert given.dtype == np.float32
+    assert given.tolist() == [0.5] * HIDDEN
+
+
+@pytest.mark.parametrize(("tokens", "count"), [([], 0), ([2, 7, 8, 3], 3), ([2, 7, 8], 3), ([3], 0)])
+def test_a_special_token_at_the_end_of_a_prompt_is_not_its(tokens: list[int], count: int) -> None:
+    assert count_prompt_tokens(tokens, [2, 3]) == count
+
+
+# What is not computed
 
 
 def test_without_a_configuration_there_is_no_embedding(tmp_path: Path) -> None:
     assert read_embedding(str(tmp_path), None) is None
+    assert read_embedding("", None) is None
+
+
+def refusal(folder: Path) -> str:
+    """Why a model has no embedding, without what each line begins with."""
+    with pytest.raises(ConfigurationError) as refused:
+        read_embedding(str(folder), None)
+    start = f"'{folder}' has embeddings that cannot be served: "
+    assert str(refused.value).startswith(start)
+    return str(refused.value).removeprefix(start)
 
 
 @pytest.mark.parametrize(
-    ("modules", "why"),
+    ("described", "why"),
     [
-        ({"WordWeights": {}}, "its modules are Transformer, WordWeights, not a Transformer at its root and a Pooling"),
-        ({"Pooling": pooling("mean"), "Router": {}}, "its module Router is not known"),
-        ({"Pooling": pooling("median")}, "its pooling 'median' is not known"),
-        ({"Pooling": pooling("mean"), "Dense": DENSE}, "2_Dense has no model.safetensors"),
+        (
+            [("WordWeights", {}, {})],
+            "its modules are Transformer, WordWeights; served are Transformer, Pooling, and then any of Dense, "
+            "LayerNorm, Normalize, Dropout; choose another model",
+        ),
+        (
+            [pooling("mean"), ("Router", {}, {})],
+            "its modules are Transformer, Pooling, Router; served are Transformer, Pooling, and then any of Dense, "
+            "LayerNorm, Normalize, Dropout; choose another model",
+        ),
+        (
+            [pooling("median")],
+            "its pooling 'median' is none of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken; "
+            "choose another model",
+        ),
+        (
+            [("Pooling", {"pooling_mode": "cls"}, {})],
+            "its 1_Pooling/config.json says no embedding_dimension; download the model again",
+        ),
+        (
+            [pooling("mean"), ("Dense", {}, {})],
+            "it has no 2_Dense/model.safetensors; save it again with sentence-transformers, which writes it",
+        ),
+        (
+            [pooling("mean"), ("Dense", {"bias": True}, dense(8, bias=False)[2])],
+            "its 2_Dense/model.safetensors holds linear.weight and not linear.weight, linear.bias; "
+            "download the model again",
+        ),
+        (
+            [pooling("cls", "max"), dense(8)],
+            "its 2_Dense takes 32 numbers and is given 64; download the model again",
+        ),
+        (
+            [pooling("cls"), layer_norm(8)],
+            "its 2_LayerNorm takes 8 numbers and is given 32; download the model again",
+        ),
+        (
+            [pooling("cls"), dense(8, module_input_name="token_embeddings")],
+            "its 2_Dense is for 'token_embeddings', not for the sentence embedding; choose another model",
+        ),
+        (
+            [pooling("cls"), ("Normalize", {"module_output_name": "other"}, {})],
+            "its 2_Normalize is for 'other', not for the sentence embedding; choose another model",
+        ),
+        (
+            [("Pooling", {"embedding_dimension": 32, "pooling_mode": 7}, {})],
+            "its sentence-transformers configuration has a value of a wrong type ('int' object is not iterable); "
+            "choose another model",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(kind for kind, _, _ in value),
+)
+def test_modules_that_are_not_computed_are_told(described: list[Module], why: str, tmp_path: Path) -> None:
+    assert refusal(configure(tmp_path, described)) == why
+
+
+@pytest.mark.parametrize(
+    "named", ["os.system", "torch.nn.Softmax", "torch.hub.load", "torch.nn.own.ReLU", "transformers.activations.GELU"]
+)
+def test_an_activation_that_is_not_on_the_list_is_told_and_not_run(named: str, tmp_path: Path) -> None:
+    folder = configure(tmp_path, [pooling("mean"), dense(8, activation_function=named)])
+    assert refusal(folder) == (
+        f"its activation function '{named}' is none of torch.nn's {', '.join(ACTIVATIONS)}; choose another model"
+    )
+
+
+def test_a_module_of_the_models_own_is_told_and_not_run(tmp_path: Path) -> None:
+    """Even if it is called like one of theirs."""
+    configure(tmp_path, [pooling("mean")])
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    listed[1]["type"] = "own.Pooling"
+    write(tmp_path / "modules.json", listed)
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    assert refusal(tmp_path) == (
+        "its module 'own.Pooling' is code of its own, which this server does not run; choose another model"
+    )
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc"])
+def test_a_module_outside_of_the_model_is_not_read(place: str, tmp_path: Path) -> None:
+    configure(tmp_path, [pooling("mean")])
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    listed[1]["path"] = place
+    write(tmp_path / "modules.json", listed)
+    assert refusal(tmp_path) == (
+        f"its module '{HEAD}Pooling' is in '{place}', outside of the model; choose another model"
+    )
+
+
+def test_a_transformer_in_a_folder_of_its_own_is_told(tmp_path: Path) -> None:
+    configure(tmp_path, [pooling("mean")])
+    listed = json.loads((tmp_path / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    write(tmp_path / "modules.json", listed)
+    assert refusal(tmp_path) == "its Transformer is in '0_Transformer'; save it again with sentence-transformers"
+
+
+@pytest.mark.parametrize("listed", [7, {"0": "Transformer"}, [{"type": "x"}]])
+def test_modules_that_are_no_list_of_them_are_told(listed: Any, tmp_path: Path) -> None:
+    write(tmp_path / "modules.json", listed)
+    assert refusal(tmp_path) == "its modules.json is no list of types and paths; download the model again"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"transformer_task": "fill-mask"}, "transformer_task"),
+        ({"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}, "modality_config"),
+        (
+            {"modality_config": {"message": {}, "text": {}}, "module_output_name": "x"},
+            "module_output_name, modality_config",
+        ),
+        ({"processing_kwargs": {"text": {"max_length": 7}}}, "processing_kwargs"),
+        ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path"),
+        (
+            {
+                "config_args": {"is_decoder": True, "trust_remote_code": True},
+                "tokenizer_args": {"truncation_side": "left"},
+            },
+            "config_args.is_decoder, tokenizer_args.truncation_side",
+        ),
     ],
 )
-def test_what_cannot_be_computed_is_told_and_leaves_the_model_without_embeddings(
-    modules: dict[str, Any], why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_settings_that_change_the_model_or_its_texts_are_told(
+    settings: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
-    assert read_embedding(str(sentence_model(tmp_path, modules)), None) is None
-    assert caplog.messages == [f"No sentence embeddings: {why}."]
+    folder = configure(tmp_path, [pooling("mean")], sentence_bert_config=settings)
+    assert refusal(folder) == f"its Transformer sets {named}, which is not followed here; choose another model"
 
 
-def test_code_that_a_configuration_names_is_not_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    layer = {**DENSE, "activation_function": "os.system"}
-    folder = sentence_model(tmp_path, {"Pooling": pooling("mean"), "Dense": layer})
-    dense(folder, 2)
-    assert read_embedding(str(folder), None) is None
-    assert caplog.messages == ["No sentence embeddings: its activation function 'os.system' is not known."]
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"model_type": "CrossEncoder"}, "it is a CrossEncoder, not a SentenceTransformer; choose another model"),
+        (
+            {"default_prompt_name": "search"},
+            "its default prompt 'search' is none of query, document; choose another model",
+        ),
+    ],
+)
+def test_what_a_model_says_of_itself_is_checked(told: dict[str, Any], why: str, tmp_path: Path) -> None:
+    assert refusal(configure(tmp_path, [pooling("mean")], config_sentence_transformers=told)) == why
 
 
-def test_a_module_behind_normalize_is_not_silently_put_before_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = sentence_model(tmp_path, {"Pooling": pooling("mean"), "Normalize": {}, "Dense": DENSE})
-    assert read_embedding(str(folder), None) is None
-    assert caplog.messages == ["No sentence embeddings: its module Dense is not known behind Normalize."]
-    assert json.loads((folder / "modules.json").read_text())[3]["type"].endswith("Dense")
+def test_a_small_model_without_modules_is_no_sentence_model(tmp_path: Path) -> None:
+    assert read_embedding(str(make_model("feature-extraction", tmp_path)), None) is None

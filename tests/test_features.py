@@ -42,7 +42,12 @@ def test_tokens_give_the_embedding_of_their_text(minilm: LoadedPipeline) -> None
         ([101, 30_522], POOLED, Rejected, "The model has no token 30522; its 30522 tokens count from 0."),
         ([-1], POOLED, Rejected, "The model has no token -1; its 30522 tokens count from 0."),
         ([101] * 513, POOLED, TooLarge, "The input has 513 tokens; the model takes at most 512."),
-        ("a", POOLED | {"prompt_name": "query"}, Rejected, "Parameter 'prompt_name': the model's prompts are none."),
+        (
+            "a",
+            POOLED | {"prompt_name": "passage"},
+            Rejected,
+            "Parameter 'prompt_name': the model's prompts are query, document.",
+        ),
         (
             "word " * 600,
             POOLED | {"truncation": False},
@@ -72,13 +77,30 @@ def test_without_cutting_a_text_is_read_to_the_models_own_length(minilm: LoadedP
 
 def test_a_prompt_is_put_before_the_text_and_others_of_the_batch_have_theirs(tmp_path: Path) -> None:
     told = {"prompts": {"query": "what is it : ", "passage": ""}, "default_prompt_name": "query"}
-    folder = sentence_model(
-        tmp_path, {"Pooling": pooling("mean", include_prompt=False)}, config_sentence_transformers=told
-    )
+    folder = sentence_model(tmp_path, [pooling("mean", include_prompt=False)], config_sentence_transformers=told)
     results = run(open_pipeline(folder), [("a dog", POOLED), ("a dog", POOLED | {"prompt_name": "passage"})])
     model = SentenceTransformer(str(folder), device="cpu")
     for result, name in zip(results, ["query", "passage"], strict=True):
         assert np.abs(result - model.encode("a dog", prompt_name=name)).max() < 1e-5
+
+
+def test_tokens_have_no_prompt_that_could_be_left_out(tmp_path: Path) -> None:
+    told = {"prompts": {"query": "what is it : "}, "default_prompt_name": "query"}
+    folder = sentence_model(tmp_path, [pooling("mean", include_prompt=False)], config_sentence_transformers=told)
+    loaded = open_pipeline(folder)
+    tokens = loaded.pipe.tokenizer("a dog")["input_ids"]
+    (of_tokens,) = run(loaded, [(tokens, POOLED)])
+    assert of_tokens == pytest.approx(np.mean(loaded.pipe("a dog")[0], axis=0), abs=1e-5)
+
+
+def test_a_configuration_that_cannot_be_served_is_told_and_the_model_is_served_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = sentence_model(tmp_path, [pooling("median")])
+    loaded = open_pipeline(folder)
+    assert loaded.prepare.describe()["embedding"] is None
+    assert [record.name for record in caplog.records] == ["features"]
+    assert caplog.messages[0].startswith(f"'{folder}' has embeddings that cannot be served: its pooling 'median'")
 
 
 def test_what_is_read_of_each_token_is_the_pipelines_own(minilm: LoadedPipeline) -> None:
