@@ -43,7 +43,7 @@ FAILURES: dict[str, tuple[int, list[str], str]] = {
     "Unavailable": (
         503,
         ["overloaded", "starting", "draining", "unavailable"],
-        "Full, starting, shutting down or broken; `Retry-After` says when to come back.",
+        "Full, starting, shutting down or broken; Retry-After says when to come back.",
     ),
     "DeadlineExceeded": (504, ["deadline_exceeded"], "No answer in time; nothing was computed that had not begun."),
 }
