@@ -8,13 +8,14 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 VERSION = "0.1.0"
 PREFIX = "PIPELINE_"
+CLUSTER_PREFIX = "PIPELINE_CLUSTER_"  # of settings that are not the app's
 BUNDLED_MODEL = str(Path(__file__).parent / "models" / "bert-small-english")
 
 
@@ -32,7 +33,8 @@ def _keys(value: object) -> object:
     return keys
 
 
-def _auto(value: object) -> object:
+def auto(value: object) -> object:
+    """`auto` is None: it is decided where more is known."""
     return None if value == "auto" else value
 
 
@@ -59,7 +61,7 @@ class Settings(BaseSettings):
         description="`float32`, `bfloat16` or `float16`; default `float32` on a CPU, the checkpoint's elsewhere. "
         "The short ones change the answers a little, and are slow on CPUs without instructions for them.",
     )
-    threads: Annotated[int | None, BeforeValidator(_auto)] = Field(
+    threads: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
         ge=1,
         description="Threads in one forward pass; `auto`: the cores this process may use, by affinity and quota. "
@@ -72,7 +74,7 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(
         default=32, ge=1, description="Requests in one batch. Higher makes the first of a batch wait for the last."
     )
-    max_batch_tokens: Annotated[int | None, BeforeValidator(_auto)] = Field(
+    max_batch_tokens: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
         ge=1,
         description="Tokens in one forward pass, with the padding where it is computed; `auto`: the fewest that reach "
@@ -95,7 +97,7 @@ class Settings(BaseSettings):
     max_inputs: int = Field(
         default=32, ge=1, description="Inputs in one request. Higher lets one client take a larger share of the house."
     )
-    max_body_bytes: Annotated[int | None, BeforeValidator(_auto)] = Field(
+    max_body_bytes: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
         ge=1,
         description="Bytes in one request's body; `auto`: 1 MiB, for images and audio 16 MiB. Higher lets a few "
@@ -163,41 +165,50 @@ class Settings(BaseSettings):
         return self
 
 
-def variable(name: str) -> str:
+def variable(name: str, kind: type[BaseSettings] = Settings) -> str:
     """The environment variable of a setting."""
-    return PREFIX + name.upper()
+    return kind.model_config["env_prefix"] + name.upper()
 
 
-def misspelt(environment: Mapping[str, str]) -> str | None:
-    """A line about the first variable with our prefix that no setting answers to, or None."""
-    known = list(Settings.model_fields)
+def misspelt(environment: Mapping[str, str], kind: type[BaseSettings] = Settings) -> str | None:
+    """A line about the first variable with the prefix that no setting of this kind answers to, or None."""
+    known, prefix = list(kind.model_fields), kind.model_config["env_prefix"]
     for name in sorted(environment):
-        setting = name.lower().removeprefix(PREFIX.lower())
-        if name.upper().startswith(PREFIX) and setting not in known:
+        setting = name.upper().removeprefix(prefix).lower()
+        ours = name.upper().startswith(prefix) and (kind is not Settings or not name.upper().startswith(CLUSTER_PREFIX))
+        if ours and setting not in known:
             close = difflib.get_close_matches(setting, known, n=1)
-            every = ", ".join(map(variable, known))
-            hint = f"did you mean {variable(close[0])}?" if close else f"the settings are {every}"
+            every = ", ".join(variable(one, kind) for one in known)
+            hint = f"did you mean {variable(close[0], kind)}?" if close else f"the settings are {every}"
             return f"{name} is not a setting; {hint}"
     return None
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, kind: type[BaseSettings] = Settings) -> str:
     """A pydantic error as one line that names the variables; the values stay out of it, one may be a secret."""
     parts = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        where = variable(str(item["loc"][0])) if item["loc"] else "settings"
+        where = variable(str(item["loc"][0]), kind) if item["loc"] else "settings"
         parts.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
     return "; ".join(parts)
 
 
-def from_environment() -> Settings:
-    """The settings from the environment; a wrong or unknown one ends the process with one line and status 1."""
-    if line := misspelt(os.environ):
+Kind = TypeVar("Kind", bound=BaseSettings)
+
+
+def read(kind: type[Kind]) -> Kind:
+    """Settings from the environment; a wrong or unknown one ends the process with one line and status 1."""
+    if line := misspelt(os.environ, kind):
         raise SystemExit(f"pipeline-webserver: {line}")
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
-        raise SystemExit(f"pipeline-webserver: {explain(error)}") from None
+        raise SystemExit(f"pipeline-webserver: {explain(error, kind)}") from None
+
+
+def from_environment() -> Settings:
+    """The settings of the app."""
+    return read(Settings)
 
 
 def cores_by_quota(cpu_max: str) -> int | None:

@@ -3,6 +3,7 @@
 And a failed start in one line. It must never know the routes, the queue or the model.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -75,12 +76,13 @@ class Envelope:
         request.state.error_type = ""
         request.state.timing = None
         status = 500  # what is made of an error that nobody foresaw, outside of here
+        begun = False
         started = time.perf_counter()
 
         async def send_enveloped(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request.state.request_id
                 for name, value in HEADERS.items():
@@ -89,6 +91,11 @@ class Envelope:
 
         try:
             await self.app(request.scope, receive, send_enveloped)
+        except asyncio.CancelledError:
+            # How some servers say that the client is gone; uvicorn says so by `http.disconnect`.
+            if not begun:
+                status, request.state.error_type = 499, "hung_up"
+            raise
         except Exception:
             request.state.error_type = "internal"
             raise

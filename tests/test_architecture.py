@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # What each module may import of ours. Nothing else does, and nothing imports upwards.
 MAY_IMPORT: dict[str, set[str]] = {
+    "cluster": {"config", "server"},
     "server": {
         "answering",
         "openai_embeddings",
@@ -79,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What each module must never know.
 MUST_NOT_KNOW: dict[str, set[str]] = {
+    "cluster": {"torch", "transformers", "asyncio"},
     "server": {"torch", "transformers"},
     "envelope": {"torch", "transformers"},
     "tracing": {"starlette", "uvicorn", "torch", "transformers"},

@@ -298,6 +298,25 @@ def test_a_client_that_hangs_up_while_it_sends_leaves_nothing_behind() -> None:
     assert play(steps).batches == []
 
 
+def test_a_request_that_the_server_underneath_cancels_is_counted_as_hung_up_and_its_work_is_skipped() -> None:
+    async def steps(app: Starlette, runner: FakeRunner) -> None:
+        counted = metrics.REQUESTS.labels("/", 499, "hung_up")._value
+        before, before_skipped = counted.get(), skipped("abandoned")
+        first = asyncio.create_task(post(app, b"first"))
+        await asyncio.sleep(0.5)
+        gone = asyncio.create_task(post(app, b"gone"))
+        await asyncio.sleep(0.5)
+        gone.cancel()
+        release(runner)
+        assert (await first).json() == "FIRST"
+        assert (await post(app, b"next")).json() == "NEXT"
+        assert [texts for _, texts in runner.batches] == [["first"], ["next"]]
+        assert gone.cancelled()
+        assert (counted.get(), skipped("abandoned")) == (before + 1, before_skipped + 1)
+
+    play(steps, held=True)
+
+
 # Health, shutdown
 
 

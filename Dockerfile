@@ -1,0 +1,35 @@
+# The server on a CPU, with the bundled model. It needs no network once it is built.
+#
+#     docker build -t pipeline-webserver . && docker run --cpus 2 -p 8000:8000 pipeline-webserver
+#
+# Another model: mount its folder (-v ./my-classifier:/model:ro -e PIPELINE_MODEL=/model), or bake it in, by an image
+# FROM this one that COPYs it to /model and sets PIPELINE_MODEL.
+
+FROM python:3.11-slim AS packages
+# PyPI's torch brings CUDA along; these are the same versions for a CPU.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /build
+COPY pyproject.toml .
+# Before the code is there: a layer of gigabytes that changes only when this file does.
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > requirements.txt \
+    && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
+
+FROM python:3.11-slim
+COPY --from=packages /opt/venv /opt/venv
+WORKDIR /app
+COPY models/bert-small-english models/bert-small-english
+COPY static static
+COPY *.py ./
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HUB_OFFLINE=1 \
+    PIPELINE_LOG_FORMAT=json
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --start-period=300s --start-interval=2s --interval=10s --timeout=5s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+# Not through a shell: SIGTERM has to reach the server.
+CMD ["uvicorn", "server:app", "--host", "0.0.0.0", "--port", "8000"]
