@@ -12,9 +12,10 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 COPY pyproject.toml .
-# Before the code is there: a layer of gigabytes that changes only when this file does.
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > requirements.txt \
+# Before the code is there: a layer of a gigabyte that changes only when this file does.
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['media'], *extras['tables'], sep='\n')" > requirements.txt \
     && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
 
 FROM python:3.11-slim
@@ -29,7 +30,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIPELINE_LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --start-period=300s --start-interval=2s --interval=10s --timeout=5s --retries=3 \
+HEALTHCHECK --start-period=300s --interval=10s --timeout=5s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 # Not through a shell: SIGTERM has to reach the server.
 CMD ["uvicorn", "server:app", "--host", "0.0.0.0", "--port", "8000"]

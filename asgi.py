@@ -6,10 +6,11 @@ It must never know the routes, the queue or the model.
 import asyncio
 import atexit
 import math
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
 
@@ -119,6 +120,17 @@ def on_termination(begin: Callable[[], object], timeout_s: float) -> Iterator[uv
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def workers() -> int:
+    """How many processes like this one uvicorn runs. It does not tell them, but they have its command line."""
+    return 1 if multiprocessing.parent_process() is None else workers_of(sys.argv[1:], os.environ)
+
+
+def workers_of(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """How many uvicorn starts by this command line and in this environment."""
+    told: int | None = uvicorn.main.make_context("uvicorn", [*arguments], resilient_parsing=True).params["workers"]
+    return told or int(environment.get("WEB_CONCURRENCY", 1))
 
 
 def leave_at_once(status: int) -> None:

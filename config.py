@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     threads: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
         ge=1,
-        description="Threads in one forward pass; `auto`: the cores this process may use, by affinity and quota. "
-        "More threads than cores makes every answer slower.",
+        description="Threads in one forward pass; `auto`: the cores this process may use, by affinity and quota, "
+        "divided among uvicorn's `--workers`. More threads than cores makes every answer slower.",
     )
     accelerate: bool = Field(
         default=True,

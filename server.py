@@ -32,7 +32,7 @@ import page
 import pipeline_thread
 import protocol
 from answering import answers_of, error_of, server_timing, timing_of
-from asgi import Bodies, leave_at_once, on_termination
+from asgi import Bodies, leave_at_once, on_termination, workers
 from batching import Batcher, Runner
 from config import Settings
 from connections import allow_many_connections, watch_connections
@@ -69,7 +69,7 @@ def pipeline_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
     load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(TASKS))
     limits = Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
-    threads = s.threads or config.usable_cores()
+    threads = s.threads or max(1, config.usable_cores() // workers())
     return pipeline_thread.PipelineThread(
         load, threads=threads, limits=limits, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
     )

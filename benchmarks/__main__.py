@@ -4,12 +4,9 @@ Owns the arguments and the order of models. It must never know torch: it generat
 """
 
 import argparse
-import asyncio
-import contextlib
 import datetime
 import importlib.util
 import logging
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +14,7 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.machine import load_average, this_machine, versions
 from benchmarks.models import MODELS, Model, folder_of
-from benchmarks.processes import ROOT, run_module
+from benchmarks.processes import ROOT, run_module, run_unless_terminated
 from benchmarks.results import ModelResult, Results, save
 from benchmarks.session import Session
 from benchmarks.soak import soak
@@ -85,16 +82,6 @@ async def write(results: Results, folder: Path) -> None:
     await run_module("benchmarks.plot", str(folder))
 
 
-async def until_terminated(options: argparse.Namespace) -> Results:
-    """Ends the processes of the run also when it is told to end itself."""
-    task = asyncio.current_task()
-    assert task is not None
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        return await run(options, Path(scratch))
-
-
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     options = arguments()
@@ -105,10 +92,8 @@ def main() -> None:
     if (load_average() or 0.0) > BUSY:
         logger.warning("The machine is busy: its load average is %.1f. The figures will be noisy.", load_average())
     options.output.mkdir(parents=True, exist_ok=True)
-    try:
-        results = asyncio.run(until_terminated(options))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise SystemExit("Stopped; the processes that were measured have ended.") from None
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        results = run_unless_terminated(run(options, Path(scratch)))
     logger.info("Results are in %s", options.output)
     if report.trouble(results):
         raise SystemExit("The run had errors; results.md begins with them.")

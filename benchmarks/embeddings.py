@@ -5,7 +5,6 @@ how far the numbers differ. It must never know torch.
 """
 
 import argparse
-import asyncio
 import itertools
 import json
 import logging
@@ -18,7 +17,7 @@ from pathlib import Path
 from benchmarks.connection import request_of
 from benchmarks.figures import milliseconds, percentile
 from benchmarks.load import ask_all, closed_loop
-from benchmarks.processes import Server
+from benchmarks.processes import Server, run_unless_terminated
 from benchmarks.texts import texts_for
 
 logger = logging.getLogger("benchmarks")
@@ -97,7 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     options = parser.parse_args()
-    asyncio.run(run(options.folder.resolve(), options.rounds, options.seconds))
+    run_unless_terminated(run(options.folder.resolve(), options.rounds, options.seconds))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ def rss_mb(pid: int) -> float | None:
     return int(found.split()[0]) * 1024 / 1e6 if found else None
 
 
+def children(pid: int) -> list[int]:
+    """The processes that one has started; none where the system does not tell."""
+    return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
 def load_average() -> float | None:
     """How many threads wanted a core in the last minute; None where the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -6,22 +6,25 @@ Owns their life, their logs and their memory. It must never know workloads, nor 
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from abc import ABC, abstractmethod
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from benchmarks.machine import rss_mb
+from benchmarks.machine import children, rss_mb
 
 ROOT = Path(__file__).parent.parent
 STARTING_S = 300.0
 ENDING_S = 15.0
 LINE_BYTES = 2**24  # the longest line a worker may answer with
 LOG_LINES = 12
+Result = TypeVar("Result")
+STARTED = "Application startup complete."
 
 
 class Failed(Exception):
@@ -47,8 +50,15 @@ class Process(ABC):
         return self._process is not None and self._process.returncode is None
 
     @property
+    def pids(self) -> list[int]:
+        """Its own and its children's, while it is alive."""
+        return [self.process.pid, *children(self.process.pid)] if self.alive else []
+
+    @property
     def rss_mb(self) -> float | None:
-        return rss_mb(self.process.pid) if self.alive else None
+        """Of all of them; what they share counts in each."""
+        found = [mb for pid in self.pids if (mb := rss_mb(pid)) is not None]
+        return sum(found) if found else None
 
     async def start(self) -> None:
         """Return when it is ready. Raises `Failed`."""
@@ -101,6 +111,22 @@ async def run_module(module: str, *arguments: str) -> int:
         await process.wait()
 
 
+def run_unless_terminated(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do this, and end it, with the processes that it started, when this process is told to end."""
+
+    async def cancelled_by_a_signal() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancelled_by_a_signal())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise SystemExit("Stopped; the processes that were measured have ended.") from None
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
@@ -108,13 +134,14 @@ def free_port() -> int:
 
 
 class Server(Process):
-    """One app on one uvicorn worker, on a free port of this machine."""
+    """One app on uvicorn, on a free port of this machine; with several workers, as many processes of it."""
 
-    def __init__(self, app: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, app: str, environment: Mapping[str, str], log: Path, workers: int = 1) -> None:
         self.address = ("127.0.0.1", free_port())
-        where = ("--host", self.address[0], "--port", str(self.address[1]))
+        self.workers = workers
+        where = ("--host", self.address[0], "--port", str(self.address[1]), "--workers", str(workers))
         # No answer may take so long, and no connection rest so long, that uvicorn hangs up on a client.
-        quiet = ("--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "300")
+        quiet = ("--no-access-log", "--timeout-keep-alive", "300")
         super().__init__(("-m", "uvicorn", app, *where, *quiet), environment, log)
 
     async def _open(
@@ -125,15 +152,14 @@ class Server(Process):
         )
 
     async def _wait_until_ready(self) -> None:
-        """It listens only once its model is loaded; quiet as it is, trying is the only way to tell."""
+        """Each worker says so in the log; one alone listens only after that, several from the start."""
         while self.alive:
-            try:
-                _, writer = await asyncio.open_connection(*self.address)
-            except OSError:
-                await asyncio.sleep(0.1)
-            else:
-                writer.close()
-                return
+            if self._log.read_text(errors="replace").count(STARTED) >= self.workers:
+                with suppress(OSError):
+                    _, writer = await asyncio.open_connection(*self.address)
+                    writer.close()
+                    return
+            await asyncio.sleep(0.1)
         raise self.failure("ended before it served")
 
 

@@ -41,12 +41,21 @@ class Session:
     """Fills a `ModelResult`. A subject that fails is left out from there on, and the others go on."""
 
     def __init__(
-        self, result: ModelResult, subjects: Subjects, texts: Sequence[str], rounds: int, seconds: float
+        self,
+        result: ModelResult,
+        subjects: Subjects,
+        texts: Sequence[str],
+        rounds: int,
+        seconds: float,
+        closed: Sequence[Closed] = CLOSED,
+        opened: Sequence[Open] = OPEN,
     ) -> None:
         self.result = result
         self.subjects = subjects
         self.rounds = rounds
         self.seconds = seconds
+        self.closed = closed
+        self.opened = opened
         self._texts = texts
         self._requests = [request_of(text) for text in texts]
         self._processes: dict[str, Process] = {**subjects.servers, **subjects.workers}
@@ -99,7 +108,7 @@ class Session:
     # Rounds
 
     async def _closed_round(self, turn: int) -> None:
-        for workload in CLOSED:
+        for workload in self.closed:
             for name in rotated(self._alive(self.subjects.servers), turn):
                 await self._closed(name, workload, turn)
         for name in rotated(self._alive(self.subjects.workers), turn):
@@ -109,7 +118,7 @@ class Session:
                 self._fail(name, error)
 
     async def _open_round(self, turn: int) -> None:
-        for workload in OPEN:
+        for workload in self.opened:
             for name in rotated(self._alive(self.subjects.servers), turn):
                 # The naive server's own capacity is the naive one: measured once.
                 if name != NAIVE or workload.of_naive:
@@ -146,7 +155,7 @@ class Session:
         return await closed_loop(self.subjects.servers[name].address, self._endless(0), clients, seconds)
 
     def _noise(self) -> Noise:
-        return Noise([os.getpid(), *(process.process.pid for process in self._processes.values() if process.alive)])
+        return Noise([os.getpid(), *(pid for process in self._processes.values() for pid in process.pids)])
 
     def _endless(self, turn: int) -> Iterator[bytes]:
         """The same requests for every subject in a round, others in the next; from the beginning of a block of them."""

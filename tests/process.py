@@ -20,10 +20,13 @@ LONGEST_LIFE_S = 900
 
 
 class Process:
-    """`uvicorn APP` on a free port, with some variables set; its log is kept line by line."""
+    """`uvicorn APP` on a free port, with some variables set; its log is kept line by line.
+
+    `app` may be followed by options of uvicorn.
+    """
 
     def __init__(self, app: str = "server:app", **environment: str) -> None:
-        command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "0"]
+        command = [sys.executable, "-m", "uvicorn", *app.split(), "--host", "127.0.0.1", "--port", "0"]
         self.log: list[str] = []
         self.popen = subprocess.Popen(
             command,
@@ -51,17 +54,17 @@ class Process:
             self.ended = True
             self._changed.notify_all()
 
-    def wait_for_line(self, pattern: str) -> re.Match[str]:
-        """The first line of the log with this in it, once it is there."""
+    def wait_for_line(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """The line of the log with which so many have this in them, once it is there."""
 
-        def find() -> re.Match[str] | None:
-            return next((found for line in self.log if (found := re.search(pattern, line))), None)
+        def find() -> list[re.Match[str]]:
+            return [found for line in self.log if (found := re.search(pattern, line))]
 
         with self._changed:
-            self._changed.wait_for(lambda: find() or self.ended, LONGEST_LIFE_S)
+            self._changed.wait_for(lambda: len(find()) >= count or self.ended, LONGEST_LIFE_S)
         found = find()
-        assert found, "\n".join(self.log)
-        return found
+        assert len(found) >= count, "\n".join(self.log)
+        return found[count - 1]
 
     def wait_until_serving(self) -> None:
         self.url = self.wait_for_line(r"Uvicorn running on (http://[\d.:]+)")[1]

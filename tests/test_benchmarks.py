@@ -23,6 +23,7 @@ from benchmarks.load import Pool, Tally, ask_all, closed_loop, open_loop
 from benchmarks.machine import describe
 from benchmarks.noise import Noise, busy_ticks, own_ticks
 from benchmarks.processes import Failed, Server, Worker
+from benchmarks.queueing import Cost, fit, simulate
 from benchmarks.results import Difference, Machine, Measurement, ModelResult, Results, SubjectResult, measurement_of
 from benchmarks.session import Session
 from benchmarks.soak import soak_of
@@ -70,6 +71,32 @@ def test_a_slope_is_that_of_the_line_through_the_points() -> None:
     assert slope([(0.0, 100.0), (1.0, 103.0), (2.0, 106.0)]) == pytest.approx(3.0)
     assert slope([(1.0, 5.0)]) == 0.0
     assert slope([]) == 0.0
+
+
+# The model on paper
+
+COST = Cost(fixed_s=0.010, text_s=0.002)
+
+
+def test_what_a_batch_costs_follows_from_two_closed_loops() -> None:
+    cost = fit(alone_per_s=1 / 0.012, together_per_s=32 / 0.074, together=32)
+    assert (cost.fixed_s, cost.text_s) == pytest.approx((0.010, 0.002))
+
+
+def test_on_paper_a_request_without_company_takes_a_batch_of_its_own_length() -> None:
+    assert simulate(COST, 1e-6, [1.0, 3.0], 32, requests=4) == pytest.approx([0.011, 0.013, 0.011, 0.013])
+
+
+def test_on_paper_requests_that_come_together_are_answered_a_full_batch_at_a_time() -> None:
+    first, *others = simulate(COST, 1e9, [1.0], 32, requests=65)
+    assert first == pytest.approx(0.012, rel=1e-3)
+    assert others == pytest.approx([0.012 + 0.074] * 32 + [0.012 + 2 * 0.074] * 32, rel=1e-3)
+
+
+def test_on_paper_without_batches_the_waiting_is_that_of_queueing_theory() -> None:
+    """Pollaczek and Khinchin: with a constant service time s at a load of one half, s / 2 of waiting on average."""
+    latencies_s = simulate(Cost(0.0, 0.001), 500.0, [1.0], 1, requests=200_000)
+    assert statistics.mean(latencies_s) == pytest.approx(0.0015, rel=0.02)
 
 
 # Workloads
@@ -505,7 +532,8 @@ def imports_of(path: Path) -> set[str]:
 
 def test_benchmarks_import_nothing_of_ours_but_what_they_measure() -> None:
     ours = {path.name: imports_of(path) & set(MODULES) for path in FOLDER.glob("*.py")}
-    assert {name: found for name, found in ours.items() if found} == {"offline.py": {"inference"}}
+    measured = {"offline.py": {"inference"}, "empty.py": {"config", "server"}}
+    assert {name: found for name, found in ours.items() if found} == measured
 
 
 def test_every_file_opens_with_what_it_owns() -> None:

@@ -308,6 +308,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def head(folder: Path) -> Iterator[Head]:
+    routes = Path("/proc/net/route").read_text().splitlines()[1:]
+    assert not routes, "replicas listen on all interfaces: run scripts/check-cluster, which has a network of its own"
     started = Head(str(folder))
     yield started
     assert started.end() == 0

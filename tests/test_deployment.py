@@ -2,9 +2,16 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx2
+import kubernetes_validate
 import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import REGISTRY
@@ -13,7 +20,7 @@ from starlette.routing import Route
 from config import BUNDLED_MODEL, Settings, variable
 from server import create_app
 from tests.fakes import FakeRunner
-from tests.process import ROOT
+from tests.process import ROOT, serving
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OBJECTS = {
@@ -68,7 +75,45 @@ def test_the_bundled_model_is_where_the_code_looks_for_it() -> None:
     assert f"{place} {place}" in instructions("COPY")
 
 
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    found = subprocess.run([hadolint, ROOT / "Dockerfile"], check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
+def test_the_image_installs_what_the_server_needs_for_every_task(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (step,) = [line for line in instructions("RUN") if "tomllib" in line]
+    listing = step.partition(" > ")[0].replace("python", sys.executable, 1)
+    printed = subprocess.run(listing, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True)  # noqa: S602
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert printed.stdout.splitlines() == [*project["dependencies"], *extras["media"], *extras["tables"]]
+
+
+def test_what_is_copied_is_all_it_takes_to_serve_and_to_be_found_healthy(tmp_path: Path) -> None:
+    for line in instructions("COPY"):
+        *sources, target = line.split()
+        if "--from" not in line:
+            for found in (found for source in sources for found in ROOT.glob(source)):
+                (shutil.copytree if found.is_dir() else shutil.copy)(found, tmp_path / target)
+    check = json.loads(instructions("HEALTHCHECK")[0].partition(" CMD ")[2])
+    variables = dict(word.split("=") for word in instructions("ENV")[-1].split() if not word.startswith("PATH"))
+    with serving(f"server:app --app-dir {tmp_path}", **variables) as process:
+        answer = httpx2.post(process.url, content="albert einstein was a [MASK] physicist.").json()
+        assert answer[0]["token_str"] == "german"
+        assert httpx2.get(process.url, headers={"Accept": "text/html"}).status_code == 200
+        asked = [sys.executable, *(word.replace("8000", process.url.rpartition(":")[2]) for word in check[1:])]
+        assert subprocess.run(asked, check=False).returncode == 0
+    assert subprocess.run(asked, check=False, capture_output=True).returncode == 1
+
+
 # Kubernetes
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "PodDisruptionBudget"])
+def test_the_objects_are_valid_and_have_no_field_that_kubernetes_does_not_know(kind: str) -> None:
+    kubernetes_validate.validate(OBJECTS[kind], kubernetes_validate.latest_version(), strict=True)
 
 
 def test_each_probe_asks_a_route_that_needs_no_key_on_the_port_of_the_server() -> None:

@@ -17,7 +17,7 @@ import pytest
 import transformers
 from huggingface_hub import InferenceClient
 
-from config import BUNDLED_MODEL
+from config import BUNDLED_MODEL, usable_cores
 from tests.compare import assert_same
 from tests.hub import running_hub
 from tests.models import make_model
@@ -244,6 +244,19 @@ def test_sigterm_answers_everything_that_was_accepted_and_exits_with_0(
     assert [future.result().status_code for future in accepted] == [200] * 8
     assert process.exit_status() == 0
     assert not any("Traceback" in line for line in process.log)
+
+
+def test_workers_share_the_cores_and_all_of_them_end_with_the_server(background: ThreadPoolExecutor) -> None:
+    threads = max(1, usable_cores() // 2)
+    with serving("server:app --workers 2") as process:
+        process.wait_for_line(rf"Serving fill-mask .* threads: {threads}$", count=2)
+        texts = [f"albert einstein was a [MASK] physicist of {year}." for year in range(1900, 1920)]
+        replies = list(background.map(lambda text: post(process, text), texts))
+        for text, reply in zip(texts, replies, strict=True):
+            assert_same(reply.json(), post(process, text).json())
+        process.terminate()
+        assert process.exit_status() == 0
+        assert sum("Application shutdown complete." in line for line in process.log) == 2
 
 
 def test_neither_a_stuck_pass_nor_a_stalled_client_keeps_the_server_from_ending(
