@@ -54,8 +54,8 @@ class ClusterSettings(BaseSettings):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Requests under way in a replica that the number of replicas aims at; `auto`: "
-        "`PIPELINE_MAX_BATCH_SIZE`. Lower leaves batches small, on more replicas.",
+        description="Requests under way in a replica that the number of replicas aims at; `auto`: a quarter of "
+        "`PIPELINE_MAX_BATCH_SIZE`. Higher saves replicas and makes every answer slower.",
     )
     upscale_delay_s: float = Field(
         default=30, ge=0, le=86_400, description="Seconds that it must be more before there is another replica."
@@ -90,7 +90,7 @@ def scaling(settings: Settings, cluster: ClusterSettings) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": cluster.replicas,
             "max_replicas": cluster.max_replicas,
-            "target_ongoing_requests": cluster.ongoing_requests or settings.max_batch_size,
+            "target_ongoing_requests": cluster.ongoing_requests or settings.max_batch_size / 4,
             "upscale_delay_s": cluster.upscale_delay_s,
             "downscale_delay_s": cluster.downscale_delay_s,
         }

@@ -1,4 +1,4 @@
-"""The same app on Ray Serve. With `-m cluster`, on a real cluster of this machine: that takes minutes."""
+"""The same app on Ray Serve. With `scripts/check-cluster`, on a real cluster of this machine: that takes minutes."""
 
 import asyncio
 import itertools
@@ -136,9 +136,9 @@ def test_the_number_of_replicas_is_fixed_unless_there_may_be_more() -> None:
     assert scaling(Settings(), ClusterSettings(replicas=3, max_replicas=3)) == {"num_replicas": 3}
 
 
-def test_replicas_are_added_when_more_than_a_batch_is_under_way_in_each() -> None:
+def test_replicas_are_added_when_more_than_a_quarter_of_a_batch_is_under_way_in_each() -> None:
     told = scaling(Settings(max_batch_size=16), ClusterSettings(replicas=2, max_replicas=5))["autoscaling_config"]
-    assert (told["min_replicas"], told["max_replicas"], told["target_ongoing_requests"]) == (2, 5, 16)
+    assert (told["min_replicas"], told["max_replicas"], told["target_ongoing_requests"]) == (2, 5, 4)
 
 
 @pytest.mark.parametrize(

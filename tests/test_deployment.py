@@ -167,12 +167,12 @@ def test_every_selector_finds_the_pods() -> None:
         assert selector.items() <= POD["metadata"]["labels"].items()
 
 
-def test_the_autoscaler_keeps_a_batch_in_each_house_by_a_metric_that_there_is() -> None:
+def test_the_autoscaler_keeps_a_quarter_of_a_batch_in_each_house_by_a_metric_that_there_is() -> None:
     scaler = OBJECTS["ScaledObject"]["spec"]
     (trigger,) = scaler["triggers"]
     asked = set(re.findall(r"\bpipeline_\w+", trigger["metadata"]["query"]))
     assert asked <= {metric.name for metric in REGISTRY.collect()}
     assert asked == {"pipeline_in_house"}
-    assert int(trigger["metadata"]["threshold"]) == Settings().max_batch_size
+    assert int(trigger["metadata"]["threshold"]) == Settings().max_batch_size / 4
     assert scaler["scaleTargetRef"]["name"] == OBJECTS["Deployment"]["metadata"]["name"]
     assert "replicas" not in OBJECTS["Deployment"]["spec"]
