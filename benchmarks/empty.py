@@ -3,6 +3,7 @@
 Owns the app that `uvicorn benchmarks.empty:app` serves. It must never know torch.
 """
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class NoModel:
         self.on_progress: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
-        pass
+        gc.freeze()  # as the real one does
 
     async def prepare(self, work: Sequence[tuple[object, Mapping[str, object]]]) -> Sequence[Nothing]:
         return [Nothing()] * len(work)

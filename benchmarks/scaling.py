@@ -4,28 +4,35 @@ Owns what is compared and the form of `scaling.md`. It must never know torch.
 """
 
 import argparse
+import itertools
 import logging
+import statistics
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.connection import request_of
 from benchmarks.figures import milliseconds, percentile
+from benchmarks.load import closed_loop, open_loop
 from benchmarks.machine import this_machine, usable_cores
 from benchmarks.models import BUNDLED, MODELS, Model, folder_of
 from benchmarks.processes import ROOT, Server, run_unless_terminated
 from benchmarks.queueing import fit, simulate
 from benchmarks.report import latency, number, table
-from benchmarks.results import ModelResult, SubjectResult
+from benchmarks.results import ModelResult
 from benchmarks.session import Session
 from benchmarks.subjects import Subjects
 from benchmarks.texts import texts_for
-from benchmarks.workloads import FULL, Closed, Open
+from benchmarks.workloads import CLOSED, FULL, poisson_arrivals
 
-ALONE, MANY = Closed(1), Closed(64)
-CLOSED = (ALONE, Closed(8), FULL, MANY)
-OPEN = tuple(Open(share, of_naive=False) for share in (0.2, 0.4, 0.6, 0.8, 0.9))
-MAX_BATCH_SIZE = 32
+logger = logging.getLogger("benchmarks")
+
 EMPTY = "1 process, a model that costs nothing"
+SHARES = (0.2, 0.4, 0.6, 0.8, 0.9)
+MAX_BATCH_SIZE = 32
+# An open loop has to go on until its queue is as long as it gets; as long as so many measurements of a closed one.
+LONGER = 6
 
 
 def variants(cores: int) -> dict[str, tuple[int, int]]:
@@ -34,81 +41,102 @@ def variants(cores: int) -> dict[str, tuple[int, int]]:
     return {f"{p} process{'es' * (p > 1)}, {t} thread{'s' * (t > 1)}": (p, t) for p, t in dict.fromkeys(found)}
 
 
-def servers(model: Model, folder: Path, logs: Path) -> dict[str, Server]:
+# Threads and processes
+
+
+async def compare(model: Model, folder: Path, options: argparse.Namespace, logs: Path) -> str:
     environment = {"PIPELINE_MODEL": str(folder), "PIPELINE_TASK": model.task}
-    return {
-        name: Server("server:app", {**environment, "PIPELINE_THREADS": str(threads)}, logs / f"{name}.log", processes)
-        for name, (processes, threads) in variants(usable_cores()).items()
-    }
+    return await throughput(
+        model.name,
+        {
+            name: Server("server:app", {**environment, "PIPELINE_THREADS": str(threads)}, logs / f"{name}.log", count)
+            for name, (count, threads) in variants(usable_cores()).items()
+        },
+        texts_for(folder, model.task),
+        options,
+    )
 
 
-async def measure(model: Model, options: argparse.Namespace, scratch: Path) -> ModelResult:
-    folder = await folder_of(model, options.models or scratch)
-    texts = texts_for(folder, model.task)
-    result = ModelResult(model.name, model.task, model.description)
-    found = Subjects(servers=servers(model, folder, scratch))
-    await Session(result, found, texts, options.rounds, options.seconds, CLOSED, OPEN).run()
-    return result
-
-
-async def without_a_model(options: argparse.Namespace, scratch: Path) -> str:
-    """What the event loop of one process can do, whatever the model."""
-    texts, result = texts_for(BUNDLED, "fill-mask"), ModelResult("no model", "fill-mask", "")
-    found = Subjects(servers={EMPTY: Server("benchmarks.empty:app", {}, scratch / "empty.log")})
-    await Session(result, found, texts, options.rounds, options.seconds, CLOSED, ()).run()
-    return throughput(result)
-
-
-def throughput(result: ModelResult) -> str:
+async def throughput(name: str, servers: dict[str, Server], texts: list[str], options: argparse.Namespace) -> str:
+    result = ModelResult(name, "", "")
+    await Session(result, Subjects(servers=servers), texts, options.rounds, options.seconds, opened=()).run()
     rows = []
     for subject in result.subjects:
+        if subject.failure or any(subject.of(workload.name, "errors") != [0] * options.rounds for workload in CLOSED):
+            raise SystemExit(f"{name}, {subject.name}: {subject.failure or 'errors, see above'}")
         cells = [f"{number(subject.median(w.name, 'texts_per_s'))}: {latency(subject, w.name)}" for w in CLOSED]
         rows.append([subject.name, *cells, number(subject.rss_mb)])
     return table(["texts/s: p50 / p99 ms", *(workload.name for workload in CLOSED), "memory, MB"], rows)
 
 
-def predicted(subject: SubjectResult, rate_per_s: float, processes: int, lengths: list[float]) -> list[float]:
-    """Latencies by the model, in seconds: each process has its part of the arrivals and of the clients."""
-    alone, full = (subject.median(workload.name, "texts_per_s") or 0.0 for workload in (ALONE, FULL))
-    cost = fit(alone, full / processes, FULL.clients / processes)
-    return simulate(cost, rate_per_s / processes, lengths, MAX_BATCH_SIZE)
+# Latency against load
 
 
-def against_load(result: ModelResult, lengths: list[float]) -> str:
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One load: what was sent and refused, and the latencies that were measured and that the model gives, in seconds."""
+
+    share: float
+    rate_per_s: float
+    refused: int
+    measured_s: list[float]
+    predicted_s: list[float]
+
+    def row(self) -> list[str]:
+        cells = [[milliseconds(percentile(found, share)) for share in (0.5, 0.99)] for found in self.both]
+        in_house = [self.rate_per_s * statistics.mean(found) for found in self.both]
+        times = [f"{number(p50)} / {number(p99)}" for p50, p99 in cells]
+        refused = f", {self.refused} refused" * bool(self.refused)
+        return [f"{self.share:.0%}, {number(self.rate_per_s)}/s{refused}", *times, *map(number, in_house)]
+
+    @property
+    def both(self) -> tuple[list[float], list[float]]:
+        return self.measured_s, self.predicted_s
+
+
+async def against_load(model: Model, folder: Path, options: argparse.Namespace, logs: Path) -> str:
+    """The server as it is by default. What the model needs is measured anew before each load: machines have moods."""
+    texts = texts_for(folder, model.task)
+    lengths = [float(len(text.split())) for text in texts]
+    requests = itertools.cycle([request_of(text) for text in texts])
+    environment = {"PIPELINE_MODEL": str(folder), "PIPELINE_TASK": model.task}
+    server = Server("server:app", environment, logs / f"{model.name}, load.log")
     rows = []
-    for subject in result.subjects:
-        processes, _ = variants(usable_cores())[subject.name]
-        for workload in OPEN:
-            rate = subject.median(workload.name, "rate_per_s")
-            if not rate:
-                continue
-            found = predicted(subject, rate, processes, lengths)
-            p50, p99 = (milliseconds(percentile(found, share)) for share in (0.5, 0.99))
-            in_house = rate * sum(found) / len(found)
-            name = f"{subject.name}, {number(rate)}/s, {workload.share:.0%}"
-            rows.append([name, latency(subject, workload.name), f"{number(p50)} / {number(p99)}", number(in_house)])
-    return table(["load", "p50 / p99 ms", "by the model", "texts in the house, by the model"], rows)
+    try:
+        await server.start()
+        for share in SHARES:
+            alone, full = [
+                (await closed_loop(server.address, requests, clients, options.seconds)).per_second
+                for clients in (1, FULL.clients)
+            ]
+            rate = share * full
+            due_s = poisson_arrivals(rate, LONGER * options.seconds, seed=1)
+            tally = await open_loop(server.address, requests, due_s)
+            cost = fit(alone, full, FULL.clients)
+            predicted = simulate(cost, rate, lengths, MAX_BATCH_SIZE)
+            rows.append(Point(share, rate, tally.errors, [*tally.latencies_s], predicted).row())
+            logger.info("%s  %s", model.name, rows[-1])
+    finally:
+        await server.end()
+    times = [f"p50 / p99 ms, {kind}" for kind in ("measured", "on paper")]
+    return table(["load", *times, "texts in the house, measured", "on paper"], rows)
 
 
-def errors(result: ModelResult) -> list[str]:
-    failed = [f"{subject.name}: {subject.failure}" for subject in result.subjects if subject.failure]
-    counts = [(s.name, m) for s in result.subjects for m in s.measurements if m.errors]
-    return failed + [f"{name}, {m.workload}: {m.errors} errors, e.g. `{m.first_error}`" for name, m in counts]
-
-
-async def run(options: argparse.Namespace) -> list[str]:
+async def run(options: argparse.Namespace) -> None:
     machine = this_machine()
-    parts = ["# Processes, threads and load", f"{machine.processor}, {machine.cores} cores, {machine.instructions}."]
+    parts = ["# Processes, threads and load"]
+    parts.append(f"{machine.processor}, {machine.cores} cores, {' '.join(machine.instructions)}.")
     parts.append(f"Medians of {options.rounds} rounds of {options.seconds:g} s.")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
-        parts += ["## No model", await without_a_model(options, Path(scratch))]
+        logs = Path(scratch)
+        empty = {EMPTY: Server("benchmarks.empty:app", {}, logs / "empty.log")}
+        parts += ["## No model", await throughput("no model", empty, texts_for(BUNDLED, "fill-mask"), options)]
         for model in (MODELS[name] for name in options.only):
-            result = await measure(model, options, Path(scratch))
-            texts = texts_for(await folder_of(model, options.models or Path(scratch)), model.task)
-            lengths = [float(len(text.split())) for text in texts]
-            parts += [f"## {model.name}", *errors(result), throughput(result), against_load(result, lengths)]
+            folder = await folder_of(model, options.models or logs)
+            parts.append(f"## {model.description}")
+            parts.append(await compare(model, folder, options, logs))
+            parts.append(await against_load(model, folder, options, logs))
             (options.output / "scaling.md").write_text("\n\n".join(parts) + "\n", "utf-8")
-    return parts
 
 
 def main() -> None:
@@ -116,12 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
-    add("--seconds", type=float, default=5.0, help="of each measurement")
+    add("--seconds", type=float, default=5.0, help=f"of each measurement; {LONGER} times as long for an open loop")
     add("--rounds", type=int, default=3)
     add("--models", type=Path, metavar="FOLDER", help="keep the models here for the next run")
     add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
     options = parser.parse_args()
-    sys.stdout.write("\n\n".join(run_unless_terminated(run(options))) + "\n")
+    run_unless_terminated(run(options))
 
 
 if __name__ == "__main__":

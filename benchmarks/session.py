@@ -47,14 +47,12 @@ class Session:
         texts: Sequence[str],
         rounds: int,
         seconds: float,
-        closed: Sequence[Closed] = CLOSED,
         opened: Sequence[Open] = OPEN,
     ) -> None:
         self.result = result
         self.subjects = subjects
         self.rounds = rounds
         self.seconds = seconds
-        self.closed = closed
         self.opened = opened
         self._texts = texts
         self._requests = [request_of(text) for text in texts]
@@ -108,7 +106,7 @@ class Session:
     # Rounds
 
     async def _closed_round(self, turn: int) -> None:
-        for workload in self.closed:
+        for workload in CLOSED:
             for name in rotated(self._alive(self.subjects.servers), turn):
                 await self._closed(name, workload, turn)
         for name in rotated(self._alive(self.subjects.workers), turn):

@@ -20,12 +20,12 @@ from config import Settings
 from page import FOLDER, TYPES, wants_page
 from server import create_app
 from tasks import TASKS
-from tests.browser import Open, Visit, axe, chromium, running_browser
+from tests.browser import Open, Visit, axe, running_browser
 from tests.compare import assert_same
 from tests.fakes import FakeRunner
-from tests.media import picture
-from tests.models import make_model
+from tests.media import noise, picture, recording
 from tests.process import Process, serving_in_thread
+from tests.sentences import EMBEDDING
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 WITH_KEY: dict[str, Any] = {"api_key": "secret"}
@@ -115,28 +115,12 @@ def test_a_script_or_style_opens_with_what_it_owns_and_names_no_other_place(file
 
 
 @pytest.fixture(scope="module")
-def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A server for each task, which starts while other tests run."""
-    chromium()  # or nothing needs to start
-    models = tmp_path_factory.mktemp("every_task")
-    for task in TASKS:
-        make_model(task, models / task)
-    process = Process("tests.every_task:app", EVERY_TASK=str(models))
-    yield process
-    process.end()
+def url_of(every_task: Process) -> Callable[[str], str]:
+    return lambda task: f"{every_task.url}/{task}/"
 
 
 @pytest.fixture(scope="module")
-def url_of(starting: Process) -> Callable[[str], str]:
-    def get(task: str) -> str:
-        starting.wait_until_serving()
-        return f"{starting.url}/{task}/"
-
-    return get
-
-
-@pytest.fixture(scope="module")
-def visits(starting: Process) -> Iterator[Open]:
+def visits() -> Iterator[Open]:
     with running_browser() as browser:
 
         def open_page(**options: Any) -> Visit:
@@ -537,12 +521,43 @@ def test_the_model_and_its_speed_ups_are_told_as_info_tells_them(visit: Visit, b
     assert visit.texts(".gain strong") == [f"{gain:.2f} \N{MULTIPLICATION SIGN}" for gain in worth]
 
 
+# The documentation
+
+
+@pytest.mark.parametrize("name", ["fill-mask", EMBEDDING, "image-classification", "automatic-speech-recognition"])
+def test_the_documentation_shows_every_route_and_schema_and_its_calls_can_be_run(
+    name: str, visit: Visit, url_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    visit.page.goto(f"{url_of(name)}docs")
+    visit.wait_for("#schemas:not([hidden])")
+    told = httpx2.get(f"{url_of(name)}openapi.json").json()
+    routes = [f"{method.upper()} {path}" for path, methods in told["paths"].items() for method in methods]
+    assert visit.texts("#routes h2") == routes
+    assert visit.texts("#schemas h3") == list(told["components"]["schemas"])
+    assert visit.text("h1") == told["info"]["title"]
+    (tmp_path / "FILE").write_bytes(recording(noise(1)) if "speech" in name else picture(1))
+    calls = [call for call in visit.texts("#routes pre") if " -d " in call or "@FILE" in call]
+    assert len(calls) == sum(route.startswith("POST") for route in routes) + 1  # raw and as JSON
+    for call in calls:
+        assert "error" not in answer_of_shell(call, tmp_path)
+
+
+def test_the_documentation_asks_for_the_api_key(careless: Visit) -> None:
+    with serving_in_thread(create_app(Settings(**WITH_KEY), FakeRunner())) as url:
+        careless.page.goto(f"{url}/docs")
+        careless.page.get_by_label("API key").fill("secret")
+        careless.page.keyboard.press("Enter")
+        careless.wait_for("#schemas:not([hidden])")
+        assert careless.page.is_hidden("#key")
+        assert f'curl -H "Authorization: Bearer $KEY" {url}/info' in careless.texts("#routes pre")
+
+
 # For everyone
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_is_accessible_and_fits(
+def test_the_pages_are_accessible_and_fit(
     scheme: str, width: int, visits: Open, url_of: Callable[[str], str], bundled: Process
 ) -> None:
     opened = visits(color_scheme=scheme, viewport={"width": width, "height": 800})
@@ -552,12 +567,19 @@ def test_the_page_is_accessible_and_fits(
         opened.page.click("#examples button >> nth=0")
         opened.answered()
         opened.page.click("#raw summary")
-        opened.page.evaluate(axe())
-        found = opened.page.evaluate("async () => await axe.run()")
-        assert "color-contrast" in {one["id"] for one in found["passes"]}
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
-        assert opened.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+        check_for_everyone(opened)
+    opened.page.goto(f"{bundled.url}/docs")
+    opened.wait_for("#schemas:not([hidden])")
+    check_for_everyone(opened)
     opened.page.context.close()
+
+
+def check_for_everyone(opened: Visit) -> None:
+    opened.page.evaluate(axe())
+    found = opened.page.evaluate("async () => await axe.run()")
+    assert "color-contrast" in {one["id"] for one in found["passes"]}
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
 
 
 # Functions of the page by themselves
