@@ -74,7 +74,7 @@ async def throughput(name: str, servers: dict[str, Server], texts: list[str], op
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load: what was sent and refused, and the latencies that were measured and that the model gives, in seconds."""
+    """One load: what was sent and refused; latencies that were measured, and those on paper, in seconds."""
 
     share: float
     rate_per_s: float
