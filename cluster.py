@@ -90,7 +90,7 @@ def scaling(settings: Settings, cluster: ClusterSettings) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": cluster.replicas,
             "max_replicas": cluster.max_replicas,
-            "target_ongoing_requests": cluster.ongoing_requests or settings.max_batch_size / 4,
+            "target_ongoing_requests": cluster.ongoing_requests or max(1, settings.max_batch_size / 4),
             "upscale_delay_s": cluster.upscale_delay_s,
             "downscale_delay_s": cluster.downscale_delay_s,
         }

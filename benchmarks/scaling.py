@@ -126,7 +126,8 @@ async def run(options: argparse.Namespace) -> None:
     machine = this_machine()
     parts = ["# Processes, threads and load"]
     parts.append(f"{machine.processor}, {machine.cores} cores, {' '.join(machine.instructions)}.")
-    parts.append(f"Medians of {options.rounds} rounds of {options.seconds:g} s.")
+    each = f"Closed loops: medians of {options.rounds} rounds of {options.seconds:g} s"
+    parts.append(f"{each}. Loads: one open loop of {LONGER * options.seconds:g} s each.")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         logs = Path(scratch)
         empty = {EMPTY: Server("benchmarks.empty:app", {}, logs / "empty.log")}

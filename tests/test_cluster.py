@@ -139,6 +139,8 @@ def test_the_number_of_replicas_is_fixed_unless_there_may_be_more() -> None:
 def test_replicas_are_added_when_more_than_a_quarter_of_a_batch_is_under_way_in_each() -> None:
     told = scaling(Settings(max_batch_size=16), ClusterSettings(replicas=2, max_replicas=5))["autoscaling_config"]
     assert (told["min_replicas"], told["max_replicas"], told["target_ongoing_requests"]) == (2, 5, 4)
+    told = scaling(Settings(max_batch_size=1), ClusterSettings(max_replicas=2))["autoscaling_config"]
+    assert told["target_ongoing_requests"] == 1
 
 
 @pytest.mark.parametrize(
