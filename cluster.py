@@ -157,10 +157,15 @@ class Replica:
         await check(self.app)
 
 
+def application(replica: type) -> serve.Application:
+    """Replicas of this class, with the settings of the environment."""
+    settings, cluster = config.from_environment(), config.read(ClusterSettings)
+    deployment = serve.deployment(replica, name="pipeline", **options(settings, cluster))
+    return deployment.bind(settings, cluster.cpus)
+
+
 def app(arguments: dict[str, str]) -> serve.Application:
     """What `serve run cluster:app` runs, with the settings of the environment it is called in."""
     if arguments:
         raise SystemExit(f"pipeline-webserver: {', '.join(arguments)}: the settings are in the environment")
-    settings, cluster = config.from_environment(), config.read(ClusterSettings)
-    deployment = serve.deployment(Replica, name="pipeline", **options(settings, cluster))
-    return deployment.bind(settings, cluster.cpus)
+    return application(Replica)

@@ -14,7 +14,8 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.machine import load_average, this_machine, versions
 from benchmarks.models import MODELS, Model, folder_of
-from benchmarks.processes import ROOT, run_module, run_unless_terminated
+from benchmarks.options import parse, parser
+from benchmarks.processes import run_module, run_unless_terminated
 from benchmarks.results import ModelResult, Results, save
 from benchmarks.session import Session
 from benchmarks.soak import soak
@@ -28,18 +29,19 @@ BUSY = 0.5
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    add = parser.add_argument
-    add("--only", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
+    """With 0 rounds, nothing but a soak."""
+    made = parser("python -m benchmarks", __doc__)
+    add = made.add_argument
     add("--bfloat16", action="store_true", help="measure this server in bfloat16, too")
-    add("--seconds", type=float, default=5.0, help="of each measurement")
-    add("--rounds", type=int, default=3, help="of all measurements; 0 leaves them out, for a soak only")
-    add("--soak", type=float, default=0.0, metavar="SECONDS", help="then load this server alone with the first model")
-    add("--models", type=Path, metavar="FOLDER", help="keep the models here for the next run")
-    add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER", help="for the results")
+    add(
+        "--soak",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="then load this server alone with the first model; with --rounds 0, nothing else",
+    )
     add("--quick", action="store_true", help="one round of half a second: to try things, not to measure")
-    options = parser.parse_args(given)
-    options.output, options.models = options.output.resolve(), options.models and options.models.resolve()
+    options = parse(made, given)
     if options.quick:
         options.seconds, options.rounds = 0.5, 1
     return options

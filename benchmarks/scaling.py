@@ -17,12 +17,13 @@ from benchmarks.figures import milliseconds, percentile
 from benchmarks.load import closed_loop, open_loop
 from benchmarks.machine import this_machine, usable_cores
 from benchmarks.models import BUNDLED, MODELS, Model, folder_of
-from benchmarks.processes import ROOT, Server, run_unless_terminated
+from benchmarks.options import parse, parser
+from benchmarks.processes import Server, run_unless_terminated
 from benchmarks.queueing import fit, simulate
 from benchmarks.report import latency, number, table
 from benchmarks.results import ModelResult
 from benchmarks.session import Session
-from benchmarks.subjects import Subjects
+from benchmarks.subjects import OURS, Subjects, server
 from benchmarks.texts import texts_for
 from benchmarks.workloads import CLOSED, FULL, poisson_arrivals
 
@@ -99,25 +100,24 @@ async def against_load(model: Model, folder: Path, options: argparse.Namespace, 
     texts = texts_for(folder, model.task)
     lengths = [float(len(text.split())) for text in texts]
     requests = itertools.cycle([request_of(text) for text in texts])
-    environment = {"PIPELINE_MODEL": str(folder), "PIPELINE_TASK": model.task}
-    server = Server("server:app", environment, logs / f"{model.name}, load.log")
+    ours = server(OURS, model, folder, logs)
     rows = []
     try:
-        await server.start()
+        await ours.start()
         for share in SHARES:
             alone, full = [
-                (await closed_loop(server.address, requests, clients, options.seconds)).per_second
+                (await closed_loop(ours.address, requests, clients, options.seconds)).per_second
                 for clients in (1, FULL.clients)
             ]
             rate = share * full
             due_s = poisson_arrivals(rate, LONGER * options.seconds, seed=1)
-            tally = await open_loop(server.address, requests, due_s)
+            tally = await open_loop(ours.address, requests, due_s)
             cost = fit(alone, full, FULL.clients)
             predicted = simulate(cost, rate, lengths, MAX_BATCH_SIZE)
             rows.append(Point(share, rate, tally.errors, [*tally.latencies_s], predicted).row())
             logger.info("%s  %s", model.name, rows[-1])
     finally:
-        await server.end()
+        await ours.end()
     times = [f"p50 / p99 ms, {kind}" for kind in ("measured", "on paper")]
     return table(["load", *times, "texts in the house, measured", "on paper"], rows)
 
@@ -142,14 +142,8 @@ async def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    add = parser.add_argument
-    add("--only", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
-    add("--seconds", type=float, default=5.0, help=f"of each measurement; {LONGER} times as long for an open loop")
-    add("--rounds", type=int, default=3)
-    add("--models", type=Path, metavar="FOLDER", help="keep the models here for the next run")
-    add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
-    options = parser.parse_args()
+    options = parse(parser("python -m benchmarks.scaling", f"{__doc__} Open loops take {LONGER} times as long."))
+    options.output.mkdir(parents=True, exist_ok=True)
     run_unless_terminated(run(options))
 
 

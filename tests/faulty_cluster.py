@@ -4,7 +4,6 @@ from ray import serve
 from starlette.applications import Starlette
 
 import cluster
-import config
 import server
 from tests.fakes import FakeRunner
 
@@ -15,6 +14,4 @@ class FaultyReplica(cluster.Replica):
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    settings, chosen = config.from_environment(), config.read(cluster.ClusterSettings)
-    deployment = serve.deployment(FaultyReplica, name="pipeline", **cluster.options(settings, chosen))
-    return deployment.bind(settings, chosen.cpus)
+    return cluster.application(FaultyReplica)

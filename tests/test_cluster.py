@@ -187,6 +187,7 @@ class Head:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a machine that is shared may be slow
         }
         command = [sys.executable, "-m", "tests.ray_head", folder, str(port)]
         self.popen = subprocess.Popen(

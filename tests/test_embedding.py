@@ -375,12 +375,17 @@ def test_an_activation_that_is_not_on_the_list_is_told_and_not_run(named: str, t
     )
 
 
+def configure_with(folder: Path, index: int, **said: str) -> None:
+    """A pooling behind a Transformer, and what the list of modules says of one of them."""
+    configure(folder, [pooling("mean")])
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[index].update(said)
+    write(folder / "modules.json", listed)
+
+
 def test_a_module_of_the_models_own_is_told_and_not_run(tmp_path: Path) -> None:
     """Even if it is called like one of theirs."""
-    configure(tmp_path, [pooling("mean")])
-    listed = json.loads((tmp_path / "modules.json").read_text())
-    listed[1]["type"] = "own.Pooling"
-    write(tmp_path / "modules.json", listed)
+    configure_with(tmp_path, 1, type="own.Pooling")
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
     assert refusal(tmp_path) == (
         "its module 'own.Pooling' is code of its own, which this server does not run; choose another model"
@@ -389,20 +394,14 @@ def test_a_module_of_the_models_own_is_told_and_not_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["../elsewhere", "/etc"])
 def test_a_module_outside_of_the_model_is_not_read(place: str, tmp_path: Path) -> None:
-    configure(tmp_path, [pooling("mean")])
-    listed = json.loads((tmp_path / "modules.json").read_text())
-    listed[1]["path"] = place
-    write(tmp_path / "modules.json", listed)
+    configure_with(tmp_path, 1, path=place)
     assert refusal(tmp_path) == (
         f"its module '{HEAD}Pooling' is in '{place}', outside of the model; choose another model"
     )
 
 
 def test_a_transformer_in_a_folder_of_its_own_is_told(tmp_path: Path) -> None:
-    configure(tmp_path, [pooling("mean")])
-    listed = json.loads((tmp_path / "modules.json").read_text())
-    listed[0]["path"] = "0_Transformer"
-    write(tmp_path / "modules.json", listed)
+    configure_with(tmp_path, 0, path="0_Transformer")
     assert refusal(tmp_path) == "its Transformer is in '0_Transformer'; save it again with sentence-transformers"
 
 

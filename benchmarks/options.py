@@ -1,0 +1,29 @@
+"""The options that the commands have in common, and where they keep things.
+
+Owns their names and defaults. It must never know what is measured.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.models import MODELS
+from benchmarks.processes import ROOT
+
+
+def parser(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """For models, times and folders; a command adds its own."""
+    made = argparse.ArgumentParser(prog=prog, description=description)
+    add = made.add_argument
+    add("--only", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
+    add("--seconds", type=float, default=5.0, help="of each measurement")
+    add("--rounds", type=int, default=3, help="of all measurements")
+    add("--models", type=Path, metavar="FOLDER", help="keep the models here for the next run")
+    add("--output", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER", help="for the results")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, given: list[str] | None = None) -> argparse.Namespace:
+    """The folders as the processes, which run elsewhere, can find them."""
+    options = made.parse_args(given)
+    options.output, options.models = options.output.resolve(), options.models and options.models.resolve()
+    return options
