@@ -21,9 +21,8 @@ print(*project['dependencies'], *extras['media'], *extras['tables'], sep='\n')" 
 FROM python:3.11-slim
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
-COPY models/bert-small-english models/bert-small-english
-COPY static static
-COPY *.py ./
+COPY pipeline_webserver pipeline_webserver
+COPY server.py batching.py config.py ./
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 \

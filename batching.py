@@ -15,11 +15,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-import metrics
-from errors import ClientError, DeadlineExceeded, Draining, PipelineServerError, Unavailable
-from house import TOO_LATE, Answer, House, Request
-from policy import Cost, Forecast, Policy, fits, is_full, leaves_at, retry_after_s, skip_reason
-from watch import Watch
+from pipeline_webserver.errors import ClientError, DeadlineExceeded, Draining, PipelineServerError, Unavailable
+from pipeline_webserver.scheduling.admission import TOO_LATE, Answer, House, Request
+from pipeline_webserver.scheduling.batch_policy import (
+    Cost,
+    Forecast,
+    Policy,
+    fits,
+    is_full,
+    leaves_at,
+    retry_after_s,
+    skip_reason,
+)
+from pipeline_webserver.scheduling.watchdog import Watch
+from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -13,10 +13,8 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-VERSION = "0.1.0"
 PREFIX = "PIPELINE_"
 CLUSTER_PREFIX = "PIPELINE_CLUSTER_"  # of settings that are not the app's
-BUNDLED_MODEL = str(Path(__file__).parent / "models" / "bert-small-english")
 
 
 def _words(value: object) -> object:
@@ -45,7 +43,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    model: str = Field(default=BUNDLED_MODEL, description="Hub id (`bert-base-uncased`) or local folder.")
+    model: str | None = Field(default=None, description="Hub id (`bert-base-uncased`) or local folder.")
     task: str | None = Field(
         default=None,
         description="Pipeline task; by default read off the model's configuration. A wrong one gives noise.",

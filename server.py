@@ -22,28 +22,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-import about
 import config
-import errors
-import loading
-import logs
-import openai_embeddings
-import page
-import pipeline_thread
-import protocol
-from answering import answers_of, error_of, server_timing, timing_of
-from asgi import Bodies, leave_at_once, on_termination, workers
 from batching import Batcher, Runner
 from config import Settings
-from connections import allow_many_connections, watch_connections
-from envelope import Envelope
-from failures import Failures, Json
-from policy import Policy
-from preparing import Limits
-from tasks import TASKS, Task
+from pipeline_webserver import errors
+from pipeline_webserver.api import about, inference_api, openai_embeddings
+from pipeline_webserver.api.tasks import TASKS, Task
+from pipeline_webserver.inference import inference_thread, loading
+from pipeline_webserver.inference.preprocessing.base import Limits
+from pipeline_webserver.scheduling.batch_policy import Policy
+from pipeline_webserver.telemetry import logs
+from pipeline_webserver.web import pages
+from pipeline_webserver.web.middleware import Envelope
+from pipeline_webserver.web.responses import Failures, Json
+from pipeline_webserver.web.results import answers_of, error_of, server_timing, timing_of
+from pipeline_webserver.web.slow_clients import allow_many_connections, watch_connections
+from pipeline_webserver.web.uvicorn_process import Bodies, leave_at_once, on_termination, workers
 
 logger = logging.getLogger(__name__)
-AnyWork = TypeVar("AnyWork", bound=protocol.Work)
+AnyWork = TypeVar("AnyWork", bound=inference_api.Work)
 
 # The header by which a client says how many seconds it waits.
 PATIENCE = "X-Request-Timeout"
@@ -70,7 +67,7 @@ def pipeline_runner(s: Settings) -> ServedRunner:
     load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(TASKS))
     limits = Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
     threads = s.threads or max(1, config.usable_cores() // workers())
-    return pipeline_thread.PipelineThread(
+    return inference_thread.PipelineThread(
         load, threads=threads, limits=limits, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
     )
 
@@ -158,12 +155,12 @@ class Service:
     async def infer(self, request: Request) -> Response:
         """Run the pipeline on the body."""
 
-        def parse(body: bytes) -> protocol.Work:
+        def parse(body: bytes) -> inference_api.Work:
             content_type = request.headers.get("content-type", "")
-            return protocol.parse(body, content_type, self.task, self.settings.max_inputs)
+            return inference_api.parse(body, content_type, self.task, self.settings.max_inputs)
 
-        def render(work: protocol.Work, outputs: list[Any], tokens: int) -> bytes:
-            return protocol.render(work, outputs, self.task)
+        def render(work: inference_api.Work, outputs: list[Any], tokens: int) -> bytes:
+            return inference_api.render(work, outputs, self.task)
 
         return await self._answer(request, parse, render)
 
@@ -220,12 +217,12 @@ class Service:
         """The model and the limits."""
         assert self.batcher, "it raises while nothing is loaded"
         measured = {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": self.bodies.most_bytes}
-        return Json(protocol.to_json(about.info(self.settings, self.runner.describe(), **measured)))
+        return Json(inference_api.to_json(about.info(self.settings, self.runner.describe(), **measured)))
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of what is loaded."""
         assert self.batcher, "it raises while nothing is loaded"
-        return Json(protocol.to_json(about.api(self.settings, self.runner.task, self.runner.describe())))
+        return Json(inference_api.to_json(about.api(self.settings, self.runner.task, self.runner.describe())))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
@@ -258,14 +255,14 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
     service = Service(settings, runner or pipeline_runner(settings))
     routes: list[BaseRoute] = [
         Route("/", service.guarded(service.infer), methods=["POST"]),
-        Route("/", page.home),
+        Route("/", pages.home),
         Route("/v1/embeddings", service.guarded(service.embeddings), methods=["POST"]),
         Route("/health", service.health),
         Route("/ready", service.ready),
         Route("/info", service.guarded(service.info)),
         Route("/metrics", service.guarded(service.metrics)),
         Route("/openapi.json", service.guarded(service.openapi)),
-        *page.ROUTES,
+        *pages.ROUTES,
     ]
     paths = {route.path for route in routes if isinstance(route, Route)}
     middleware = [Middleware(Envelope, paths=paths, startup_error=lambda: service.startup_error)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.processes import ROOT, run_module
 
-BUNDLED = ROOT / "models" / "bert-small-english"
+BUNDLED = ROOT / "pipeline_webserver" / "bundled_model" / "bert-small-english"
 VOCABULARY_SIZE = 30_522
 
 

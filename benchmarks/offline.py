@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import texts, weights, worker
-from inference import LoadedPipeline
+from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
 
 
 def runner(pipe: Any) -> worker.Run:

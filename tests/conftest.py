@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from inference import LoadedPipeline
-from tasks import TASKS
-from tests.models import make_model
-from tests.pipelines import open_pipeline
-from tests.process import Process, serving
-from tests.sentences import EMBEDDING, MINILM
+from pipeline_webserver.api.tasks import TASKS
+from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
+from tests.support.models import make_model
+from tests.support.pipelines import open_pipeline
+from tests.support.process import Process, serving
+from tests.support.sentences import EMBEDDING, MINILM
 
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
     del os.environ[name]
@@ -55,7 +55,7 @@ def every_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def every_task(every_model: Path) -> Iterator[Process]:
     """A real process that serves them all, each under its name."""
-    with serving("tests.every_task:app", EVERY_TASK=str(every_model)) as process:
+    with serving("tests.support.every_task:app", EVERY_TASK=str(every_model)) as process:
         yield process
 
 

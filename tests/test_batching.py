@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-import metrics
 from batching import Batcher
-from errors import Draining, InferenceFailed, Overloaded, Rejected, Unavailable
-from policy import Policy
-from tests.clock import run
-from tests.fakes import FakeRunner
+from pipeline_webserver.errors import Draining, InferenceFailed, Overloaded, Rejected, Unavailable
+from pipeline_webserver.scheduling.batch_policy import Policy
+from pipeline_webserver.telemetry import metrics
+from tests.support.clock import run
+from tests.support.fakes import FakeRunner
 
 MS = 0.001
 Batches = list[tuple[float, list[str]]]

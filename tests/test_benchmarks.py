@@ -30,7 +30,7 @@ from benchmarks.soak import soak_of
 from benchmarks.subjects import DIRECT, NAIVE, NAIVE_BATCHING, OFFLINE, OURS, Subjects
 from benchmarks.texts import BLOCK, LONGEST, SHORTEST, make_texts
 from benchmarks.workloads import CLOSED, OPEN, Closed, Open, estimate_s, poisson_arrivals, rotated
-from tests.clock import run
+from tests.support.clock import run
 from tests.test_architecture import MODULES
 
 FOLDER = Path(report.__file__).parent

@@ -11,15 +11,16 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.routing import Route
 
-from config import VERSION, Settings, variable
-from failures import STATUS
+from config import Settings, variable
+from pipeline_webserver import VERSION
+from pipeline_webserver.api.tasks import TASKS
+from pipeline_webserver.web.responses import STATUS
 from server import create_app
-from tasks import TASKS
-from tests.compare import assert_same
-from tests.fakes import FakeRunner
-from tests.process import Process
-from tests.sentences import EMBEDDING
-from tests.test_clients import CASES
+from tests.e2e.test_clients import CASES
+from tests.support.compare import assert_same
+from tests.support.fakes import FakeRunner
+from tests.support.process import Process
+from tests.support.sentences import EMBEDDING
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

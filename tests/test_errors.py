@@ -1,7 +1,7 @@
 """Every error has its place in the tree and in the table."""
 
-import errors
-from failures import STATUS
+from pipeline_webserver import errors
+from pipeline_webserver.web.responses import STATUS
 
 
 def leaves(kind: type[Exception]) -> set[type[Exception]]:

@@ -10,14 +10,15 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-import metrics
-from config import VERSION, Settings
-from errors import ConfigurationError
-from logs import ACCESS
+from config import Settings
+from pipeline_webserver import VERSION
+from pipeline_webserver.errors import ConfigurationError
+from pipeline_webserver.telemetry import metrics
+from pipeline_webserver.telemetry.logs import ACCESS
 from server import PATIENCE, create_app
-from tests.asgi import Reply, get, post, serving
-from tests.clock import run
-from tests.fakes import FakeRunner
+from tests.support.asgi import Reply, get, post, serving
+from tests.support.clock import run
+from tests.support.fakes import FakeRunner
 
 JSON = {"content-type": "application/json"}
 

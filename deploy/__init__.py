@@ -1,0 +1,1 @@
+"""How the app runs on more than one machine."""

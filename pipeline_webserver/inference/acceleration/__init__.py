@@ -1,0 +1,1 @@
+"""Exact optimizations of a loaded model. They must never know tasks or pipelines."""

@@ -1,0 +1,1 @@
+"""What a sentence-transformers configuration says, computed. It must never know pipelines."""

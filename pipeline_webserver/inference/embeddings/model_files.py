@@ -1,0 +1,72 @@
+"""A model's files, in its folder or on the Hub: what stands in them, or one line that says why it cannot be read.
+
+It must never know what a file is for.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers.utils import cached_file
+
+from pipeline_webserver.errors import ConfigurationError, first_line
+
+
+class ModelFiles:
+    """Those of one model at one revision. Every method raises `ConfigurationError`."""
+
+    def __init__(self, model: str, revision: str | None) -> None:
+        self._model = model
+        self._revision = revision
+
+    def path(self, name: str) -> Path | None:
+        """None if the model has no such file, or if neither the Hub nor the cache can give it."""
+        if not self._model:  # made, not loaded
+            return None
+        try:
+            found = cached_file(
+                self._model,
+                name,
+                revision=self._revision,
+                _raise_exceptions_for_missing_entries=False,
+                # Without a network a cache does not tell a file that it misses from one that never was.
+                _raise_exceptions_for_connection_errors=False,
+            )
+        except OSError as error:
+            raise ConfigurationError(f"its {name} cannot be had: {first_line(error)}") from error
+        return None if found is None else Path(found)
+
+    def json(self, name: str) -> Any:
+        """None if there is no such file."""
+        path = self.path(name)
+        try:
+            return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigurationError(f"its {name} is not JSON; download the model again") from error
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """A JSON object, empty if there is no such file."""
+        found = self.json(name)
+        if found is not None and not isinstance(found, dict):
+            raise ConfigurationError(f"its {name} is not a JSON object; download the model again")
+        return found or {}
+
+    def weights(self, folder: str, names: Sequence[str]) -> list[torch.Tensor]:
+        """These and no others, as float32; only from the form that can hold no code."""
+        name = f"{folder}/model.safetensors"
+        path = self.path(name)
+        if path is None:
+            raise ConfigurationError(f"it has no {name}; save it again with sentence-transformers, which writes it")
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ConfigurationError(f"its {name} cannot be read; download the model again") from error
+        if tensors.keys() != set(names):
+            raise ConfigurationError(
+                f"its {name} holds {', '.join(sorted(tensors))} and not {', '.join(names)}; download the model again"
+            )
+        return [tensors[wanted].float() for wanted in names]

@@ -1,0 +1,1 @@
+"""Everything that knows Starlette or uvicorn. It must never know torch or transformers."""

@@ -1,0 +1,93 @@
+"""OpenAI's form of embeddings: what it takes, and what it answers."""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline_webserver.api.openai_embeddings import parse, render
+from pipeline_webserver.errors import Malformed, Rejected, TooLarge
+
+
+def form(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs"),
+    [
+        ("a text", ["a text"]),
+        (["a", "b"], ["a", "b"]),
+        ([101, 102], [[101, 102]]),
+        ([[101], [102, 103]], [[101], [102, 103]]),
+    ],
+)
+def test_a_text_tokens_and_lists_of_either_are_inputs(given: Any, inputs: Any) -> None:
+    work = parse(form(input=given, model="any", user="me"), 2)
+    assert (work.inputs, work.parameters, work.encoding) == (inputs, {"pooled": True}, "float")
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "words"),
+    [
+        (b"{", Malformed, "The body is not JSON"),
+        (b"[]", Malformed, "The JSON form is"),
+        (b"{}", Malformed, "Parameter 'input': Field required."),
+        (form(input=None), Malformed, "Parameter 'input': Field required."),
+        (form(input=5), Malformed, "'input' must be a text"),
+        (form(input=["a", 5]), Malformed, "'input' must be a text"),
+        (form(input=[1.5]), Malformed, "'input' must be a text"),
+        (form(input=[[1], "a"]), Malformed, "'input' must be a text"),
+        (form(input=""), Rejected, "'input' has an empty text or no tokens."),
+        (form(input=[]), Rejected, "'input' has an empty text or no tokens."),
+        (form(input=["a", ""]), Rejected, "'input' has an empty text or no tokens."),
+        (form(input=[[1], []]), Rejected, "'input' has an empty text or no tokens."),
+        (form(input=["a"] * 4), TooLarge, "The request has 4 inputs; the limit is 3."),
+        (
+            form(input="a", dimensions=8),
+            Rejected,
+            "Unknown parameter 'dimensions'; there are input, model, encoding_format, user.",
+        ),
+        (
+            form(input="a", encoding_format="hex"),
+            Rejected,
+            "Parameter 'encoding_format': Input should be 'float' or 'base64'.",
+        ),
+        (form(input="a", model=5), Malformed, "Parameter 'model': Input should be a valid string."),
+    ],
+)
+def test_what_is_wrong_is_told(body: bytes, error: type[Exception], words: str) -> None:
+    with pytest.raises(error) as refused:
+        parse(body, 3)
+    assert words in str(refused.value)
+
+
+def test_the_answer_has_openais_form() -> None:
+    work = parse(form(input=["a", "b"]), 2)
+    embeddings = [np.array([0.1, -1.0], dtype=np.float32), np.array([2.5, 0.0], dtype=np.float32)]
+    assert json.loads(render(work, embeddings, 7, "the model")) == {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": 0, "embedding": [0.1, -1.0]},
+            {"object": "embedding", "index": 1, "embedding": [2.5, 0.0]},
+        ],
+        "model": "the model",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    }
+
+
+def test_in_base64_an_embedding_is_its_little_endian_numbers() -> None:
+    embedding = np.array([0.1, -1.0, 3e-9], dtype=np.float32)
+    work = parse(form(input="a", encoding_format="base64"), 1)
+    (data,) = json.loads(render(work, [embedding], 1, "m"))["data"]
+    assert np.frombuffer(base64.b64decode(data["embedding"]), dtype="<f4").tolist() == embedding.tolist()
+
+
+def test_numbers_are_as_short_as_a_float32_needs_and_parse_to_the_same() -> None:
+    embedding = np.random.default_rng(0).normal(size=384).astype(np.float32)
+    body = render(parse(form(input="a"), 1), [embedding], 1, "m")
+    (data,) = json.loads(body)["data"]
+    assert np.array(data["embedding"], dtype=np.float32).tolist() == embedding.tolist()
+    assert len(body) < 384 * 14

@@ -1,0 +1,1 @@
+"""The server under twice its capacity, a failing model and clients of every kind: `python -m tests.chaos`."""

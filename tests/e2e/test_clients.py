@@ -1,0 +1,323 @@
+"""The clients that people have, against a real process with a model of every task, sync and async."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import huggingface_hub
+import numpy as np
+import openai
+import pandas
+import PIL.Image
+import pytest
+import torch
+import transformers
+from huggingface_hub import AsyncInferenceClient, InferenceClient
+from sentence_transformers import SentenceTransformer
+
+from pipeline_webserver.api.tasks import TASKS
+from pipeline_webserver.inference.loading import load
+from tests.support.compare import assert_same
+from tests.support.media import noise, picture, pixels, recording
+from tests.support.process import Process
+from tests.support.sentences import EMBEDDING, MINILM
+
+# The async client's own way of sending bytes.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'")
+TABLE = {"name": ["ann", "bob"], "age": ["31", "45"]}
+LABELS = ["science", "travel"]
+
+
+@pytest.fixture(autouse=True)
+def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client refuses every address, ours too, while the hub is switched off."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+def ask(kind: Any, url: str, method: str, *arguments: Any, **options: Any) -> Any:
+    """What a client's method gives; an async client gets a loop of its own."""
+    if kind is InferenceClient:
+        return getattr(kind(model=url), method)(*arguments, **options)
+
+    async def ask_async() -> Any:
+        async with kind(model=url) as client:
+            return await getattr(client, method)(*arguments, **options)
+
+    return asyncio.run(ask_async())
+
+
+def of_labels(items: Any) -> list[dict[str, Any]]:
+    return [{"label": item.label, "score": item.score} for item in items]
+
+
+def plain(items: Any) -> Any:
+    """The client's objects as they came, without what is not there."""
+    if isinstance(items, list):
+        return [plain(item) for item in items]
+    if isinstance(items, dict):
+        return {name: plain(value) for name, value in items.items() if value is not None}
+    return items
+
+
+def masks(segments: Any) -> list[list[str]]:
+    return [[segment["label"], segment["mask"].convert("L").tobytes().hex()] for segment in segments]
+
+
+# Of each task: the client's method and its arguments, what is made of the answer, and what that is by the pipeline.
+Case = tuple[str, tuple[Any, ...], dict[str, Any], Callable[[Any], Any], Callable[[Any], Any]]
+CASES: dict[str, Case] = {
+    "fill-mask": (
+        "fill_mask",
+        ("a [MASK] test",),
+        {"top_k": 2},
+        plain,
+        lambda pipe: pipe("a [MASK] test", top_k=2),
+    ),
+    "text-classification": (
+        "text_classification",
+        ("a test",),
+        {"top_k": 2},
+        plain,
+        lambda pipe: pipe("a test", top_k=2),
+    ),
+    "token-classification": (
+        "token_classification",
+        ("a test",),
+        {"aggregation_strategy": "simple", "ignore_labels": []},
+        plain,
+        lambda pipe: pipe("a test", aggregation_strategy="simple", ignore_labels=[]),
+    ),
+    "feature-extraction": (
+        "feature_extraction",
+        ("a test",),
+        {},
+        lambda answer: answer.tolist(),
+        lambda pipe: pipe("a test"),
+    ),
+    "zero-shot-classification": (
+        "zero_shot_classification",
+        ("a test", LABELS),
+        {"hypothesis_template": "It is {}."},
+        of_labels,
+        lambda pipe: zero_shot(pipe("a test", candidate_labels=LABELS, hypothesis_template="It is {}.")),
+    ),
+    "text-generation": (
+        "text_generation",
+        ("once",),
+        {"do_sample": False, "max_new_tokens": 5, "stop": ["q"], "return_full_text": True},
+        lambda answer: answer,
+        lambda pipe: pipe("once", do_sample=False, max_new_tokens=5)[0]["generated_text"],
+    ),
+    "table-question-answering": (
+        "table_question_answering",
+        (TABLE, "how old is bob ?"),
+        {"sequential": True},
+        plain,
+        lambda pipe: in_lists(pipe({"table": pandas.DataFrame(TABLE), "query": "how old is bob ?"})),
+    ),
+    "image-classification": (
+        "image_classification",
+        (picture(1),),
+        {},
+        plain,
+        lambda pipe: pipe(pixels(1)),
+    ),
+    "object-detection": (
+        "object_detection",
+        (picture(1),),
+        {"threshold": 0.1},
+        plain,
+        lambda pipe: pipe(pixels(1), threshold=0.1),
+    ),
+    "image-segmentation": (
+        "image_segmentation",
+        (picture(1),),
+        {"subtask": "semantic"},
+        masks,
+        lambda pipe: masks(pipe(pixels(1))),
+    ),
+    "automatic-speech-recognition": (
+        "automatic_speech_recognition",
+        (recording(noise(1)),),
+        {},
+        lambda answer: answer.text,
+        lambda pipe: pipe(noise(1))["text"],
+    ),
+    "audio-classification": (
+        "audio_classification",
+        (recording(noise(1)),),
+        {"top_k": 2},
+        plain,
+        lambda pipe: pipe(noise(1), top_k=2),
+    ),
+    "zero-shot-image-classification": (
+        "zero_shot_image_classification",
+        (picture(1), LABELS),
+        {},
+        plain,
+        lambda pipe: pipe(pixels(1), candidate_labels=LABELS),
+    ),
+}
+
+
+def zero_shot(result: Any) -> list[dict[str, Any]]:
+    return [{"label": name, "score": score} for name, score in zip(result["labels"], result["scores"], strict=True)]
+
+
+def in_lists(result: dict[str, Any]) -> dict[str, Any]:
+    return result | {"coordinates": [list(place) for place in result["coordinates"]]}
+
+
+@pytest.mark.parametrize("kind", [InferenceClient, AsyncInferenceClient])
+@pytest.mark.parametrize("task", CASES)
+def test_each_method_of_huggingface_hubs_client_gives_what_the_pipeline_gives(
+    task: str, kind: Any, every_task: Process, every_model: Path
+) -> None:
+    method, arguments, options, read, expect = CASES[task]
+    answer = ask(kind, f"{every_task.url}/{task}", method, *arguments, **options)
+    pipe = load(str(every_model / task), task, None, "cpu", None, list(TASKS))
+    assert_same(read(answer), plain(expect(pipe)))
+
+
+def test_every_task_that_the_client_has_a_method_for_is_tried() -> None:
+    without = {"image-feature-extraction"}
+    assert set(CASES) == set(TASKS) - without
+    assert not hasattr(InferenceClient, "image_feature_extraction")
+
+
+@pytest.mark.parametrize("task", ["image-classification", "automatic-speech-recognition"])
+def test_files_come_from_paths_with_their_type(
+    task: str, every_task: Process, every_model: Path, tmp_path: Path
+) -> None:
+    client = InferenceClient(model=f"{every_task.url}/{task}")
+    if task == "image-classification":
+        (tmp_path / "cat.png").write_bytes(picture(1))
+        assert plain(client.image_classification(tmp_path / "cat.png")) == plain(
+            client.image_classification(picture(1))
+        )
+    else:
+        (tmp_path / "word.wav").write_bytes(recording(noise(1)))
+        answer = client.automatic_speech_recognition(tmp_path / "word.wav")
+        assert answer == client.automatic_speech_recognition(recording(noise(1)))
+
+
+def test_the_client_says_what_was_wrong(every_task: Process) -> None:
+    client = InferenceClient(model=f"{every_task.url}/image-classification")
+    with pytest.raises(huggingface_hub.errors.HfHubHTTPError, match="The file is no image"):
+        client.image_classification(b"a text")
+    with pytest.raises(huggingface_hub.errors.TextGenerationError, match="'max_new_tokens' is over the limit"):
+        InferenceClient(model=f"{every_task.url}/text-generation").text_generation("a", max_new_tokens=21)
+
+
+def test_the_client_sees_whether_the_server_is_well_and_what_it_runs(every_task: Process) -> None:
+    client = InferenceClient(model=f"{every_task.url}/fill-mask", provider="hf-inference")
+    assert client.health_check()
+    assert client.get_endpoint_info()["task"] == "fill-mask"
+
+
+# Raw bodies and the JSON form
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if TASKS[task].takes_file and "zero-shot" not in task])
+@pytest.mark.parametrize("content_type", ["", "application/octet-stream", "application/x-www-form-urlencoded", "own"])
+def test_a_body_that_is_a_file_is_answered_as_its_base64_in_the_json_form(
+    task: str, content_type: str, every_task: Process
+) -> None:
+    kind = TASKS[task].takes
+    data = picture(1) if kind == "image" else recording(noise(1))
+    own = {"image": "image/png", "audio": "audio/wav"}[kind]
+    headers = {"content-type": own if content_type == "own" else content_type}
+    raw = httpx2.post(f"{every_task.url}/{task}", content=data, headers=headers, timeout=60)
+    form = httpx2.post(f"{every_task.url}/{task}", json={"inputs": base64.b64encode(data).decode()}, timeout=60)
+    assert raw.status_code == form.status_code == 200
+    assert raw.json() == form.json()
+
+
+def test_pairs_of_texts_and_lists_of_them_are_answered_in_lists(every_task: Process, every_model: Path) -> None:
+    pair = {"text": "a dog", "text_pair": "an animal"}
+    answer = httpx2.post(f"{every_task.url}/text-classification", json={"inputs": [pair, "a dog"]}, timeout=60).json()
+    pipe = load(str(every_model / "text-classification"), None, None, "cpu", None, list(TASKS))
+    assert_same(answer, [[pipe(pair)], pipe("a dog")])
+    one = httpx2.post(f"{every_task.url}/text-classification", json={"inputs": pair}, timeout=60).json()
+    assert_same(one, [[pipe(pair)]])
+
+
+def test_a_text_for_a_pipeline_of_files_is_refused_and_never_taken_for_a_name(every_task: Process) -> None:
+    for inputs in ("/etc/passwd", "http://127.0.0.1:1/cat.png"):
+        answer = httpx2.post(f"{every_task.url}/image-classification", json={"inputs": inputs})
+        assert (answer.status_code, answer.json()["error_type"]) in {(400, "malformed"), (422, "rejected")}
+        answer = httpx2.post(
+            f"{every_task.url}/image-classification", content=inputs, headers={"content-type": "text/plain"}
+        )
+        assert (answer.status_code, answer.json()["error_type"]) == (415, "unsupported_media_type")
+
+
+def test_masks_are_files_in_base64(every_task: Process) -> None:
+    answer = httpx2.post(f"{every_task.url}/image-segmentation", content=picture(1), timeout=60).json()
+    assert {PIL.Image.open(io.BytesIO(base64.b64decode(segment["mask"]))).size for segment in answer} == {(60, 40)}
+
+
+def test_a_seed_gives_the_same_text_again_over_the_wire(every_task: Process, every_model: Path) -> None:
+    form = {"inputs": "once", "parameters": {"seed": 3, "temperature": 1.5, "do_sample": True, "max_new_tokens": 8}}
+    answers = [httpx2.post(f"{every_task.url}/text-generation", json=form, timeout=60).json() for _ in range(2)]
+    pipe = load(str(every_model / "text-generation"), None, None, "cpu", None, list(TASKS))
+    torch.manual_seed(3)
+    assert answers[0] == answers[1] == pipe("once", temperature=1.5, do_sample=True, max_new_tokens=8)
+
+
+# Embeddings
+
+
+def test_openais_client_gets_the_embeddings_of_sentence_transformers(every_task: Process) -> None:
+    texts = ["a test", "paris is the capital of france", "word " * 300]
+    theirs = SentenceTransformer(str(MINILM), device="cpu").encode(texts)
+    client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none")
+    answer = client.embeddings.create(input=texts, model="any")
+    assert [item.index for item in answer.data] == [0, 1, 2]
+    assert np.abs(np.array([item.embedding for item in answer.data]) - theirs).max() < 1e-5
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == 4 + 8 + 256
+    as_numbers = client.embeddings.create(input=texts[0], model="any", encoding_format="float")
+    assert as_numbers.data[0].embedding == pytest.approx(answer.data[0].embedding, abs=1e-6)
+    tokens = transformers.AutoTokenizer.from_pretrained(MINILM)(texts[1])["input_ids"]
+    of_tokens = client.embeddings.create(input=[tokens, tokens], model="any")
+    assert np.abs(np.array([item.embedding for item in of_tokens.data]) - theirs[1]).max() < 1e-5
+
+
+def test_openais_async_client_gets_them_too(every_task: Process) -> None:
+    async def ask() -> Any:
+        async with openai.AsyncOpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none") as client:
+            return await client.embeddings.create(input="a test", model="any")
+
+    (item,) = asyncio.run(ask()).data
+    assert len(item.embedding) == 384
+
+
+def test_openais_client_says_what_was_wrong(every_task: Process) -> None:
+    client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.UnprocessableEntityError, match="Unknown parameter 'dimensions'"):
+        client.embeddings.create(input="a", model="any", dimensions=3)
+    other = openai.OpenAI(base_url=f"{every_task.url}/fill-mask/v1", api_key="none", max_retries=0)
+    with pytest.raises(openai.NotFoundError, match="this server runs fill-mask for fill-mask"):
+        other.embeddings.create(input="a", model="any")
+
+
+@pytest.mark.parametrize("kind", [InferenceClient, AsyncInferenceClient])
+def test_huggingface_hubs_client_gets_embeddings_one_row_for_each_text(kind: Any, every_task: Process) -> None:
+    texts = ["a test", "another one"]
+    theirs = SentenceTransformer(str(MINILM), device="cpu")
+    url, told = f"{every_task.url}/{EMBEDDING}", {"normalize": False, "truncate": True, "truncation_direction": "left"}
+    one, both = (ask(kind, url, "feature_extraction", text) for text in (texts[0], texts))
+    raw = ask(kind, url, "feature_extraction", texts[0], **told)
+    assert (one.shape, both.shape, raw.shape) == ((1, 384), (2, 384), (1, 384))
+    assert np.abs(both - theirs.encode(texts)).max() < 1e-5
+    assert np.abs(one[0] - both[0]).max() < 1e-6
+    assert np.abs(raw / np.linalg.norm(raw) - one).max() < 1e-6
+
+
+def test_raw_text_is_answered_with_what_the_pipeline_returns_whatever_the_configuration(every_task: Process) -> None:
+    pipe = load(str(MINILM), None, None, "cpu", None, list(TASKS))
+    assert_same(httpx2.post(f"{every_task.url}/{EMBEDDING}", content=b"a test", timeout=60).json(), pipe("a test"))

@@ -1,0 +1,461 @@
+"""An embedding is what sentence-transformers makes of the same text with the same model."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
+
+from pipeline_webserver.errors import ConfigurationError, Rejected
+from pipeline_webserver.inference.embeddings.configuration import (
+    OLD_MODES,
+    SentenceEmbedding,
+    count_prompt_tokens,
+    read_embedding,
+)
+from pipeline_webserver.inference.embeddings.modules import ACTIVATIONS, MODES
+from tests.support.models import make_model
+from tests.support.sentences import (
+    HIDDEN,
+    MINILM,
+    Module,
+    configure,
+    dense,
+    dropout,
+    layer_norm,
+    normalize,
+    pooling,
+    sentence_model,
+    write,
+)
+
+TEXT = "paris is the capital of france ."
+TEXTS = ["", "a", TEXT, "albert einstein was born in ulm " * 30]
+HEAD = "sentence_transformers.models."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models as small as these only lose by more."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
+
+
+def read(folder: Path) -> SentenceEmbedding:
+    embedding = read_embedding(str(folder), None)
+    assert embedding is not None
+    return embedding
+
+
+@lru_cache(maxsize=4)
+def plain(folder: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer, as transformers alone loads them."""
+    return transformers.AutoModel.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@lru_cache(maxsize=4)
+def sentences(folder: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def ours(folder: Path, text: str, prompt_name: str | None = None, normalize: bool | None = None) -> np.ndarray:
+    embedding, (model, tokenizer) = read(folder), plain(folder)
+    prompt = embedding.prompt(prompt_name)
+    prompt_tokens = count_prompt_tokens(tokenizer(prompt)["input_ids"], tokenizer.all_special_ids) if prompt else 0
+    cut = {"truncation": True, "max_length": embedding.max_tokens}
+    inputs = tokenizer(embedding.text(text, prompt_name), return_tensors="pt", **cut)
+    with torch.no_grad():
+        hidden = model(**inputs).last_hidden_state
+    return embedding.embed(hidden, prompt_tokens, normalize)
+
+
+def distance(folder: Path, text: str, prompt_name: str | None = None) -> float:
+    """The largest difference of a number."""
+    mine, theirs = ours(folder, text, prompt_name), sentences(folder).encode(text, prompt_name=prompt_name)
+    assert mine.dtype == theirs.dtype == np.float32
+    assert mine.shape == theirs.shape == (read(folder).dim,)
+    return float(np.abs(mine - theirs).max())
+
+
+# The real model
+
+
+@pytest.mark.parametrize("text", ["", "a test", "Héllo — 日本 🎉 naïve ΟΔΟΣ İstanbul", "the quick brown fox " * 100])
+def test_the_real_minilm_gives_what_sentence_transformers_gives(text: str) -> None:
+    assert distance(MINILM, text) < 1e-5
+
+
+def test_the_real_minilm_is_described_as_its_files_say() -> None:
+    assert read(MINILM).describe() == {
+        "dim": 384,
+        "pooling": ["mean"],
+        "normalize": True,
+        "max_tokens": 256,
+        "prompts": ["query", "document"],
+        "default_prompt": None,
+    }
+
+
+def test_texts_that_differ_only_behind_the_cut_are_the_same_text() -> None:
+    long = "fox " * 254  # and two special tokens: all of the 256
+    assert ours(MINILM, long + "bear").tolist() == ours(MINILM, long + "wolf").tolist()
+    assert ours(MINILM, long[4:] + "bear").tolist() != ours(MINILM, long[4:] + "wolf").tolist()
+
+
+def test_a_model_that_makes_letters_small_does_so_as_sentence_transformers_does(tmp_path: Path) -> None:
+    """The sigma at the end of a word has a small form of its own, which the tokenizers library does not use."""
+    folder = shutil.copytree(
+        MINILM, tmp_path / "model", copy_function=lambda source, target: Path(target).symlink_to(source)
+    )
+    (folder / "sentence_bert_config.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer.json").unlink()
+    write(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": True})
+    told = json.loads((MINILM / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", {**told, "do_lower_case": False})
+    tokenizer = json.loads((MINILM / "tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    write(folder / "tokenizer.json", tokenizer)
+    text = "ΟΔΟΣ Paris"
+    assert text.lower() != read(folder).text(text) == "οδοσ paris"
+    assert distance(folder, text) < 1e-5
+
+
+# Every kind of module
+
+
+@pytest.mark.parametrize("modes", [("mean",), MODES, ("lasttoken", "cls")])
+def test_every_pooling_gives_what_sentence_transformers_gives(modes: Sequence[str], tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path, [pooling(*modes)])
+    assert max(distance(folder, text) for text in TEXTS) < 1e-5
+    assert read(folder).dim == len(modes) * HIDDEN
+
+
+@pytest.mark.parametrize(
+    "named", [*([name] for name in OLD_MODES), ["pooling_mode_lasttoken", "pooling_mode_cls_token"], []]
+)
+def test_the_first_form_of_a_pooling_is_read_as_by_sentence_transformers(named: list[str], tmp_path: Path) -> None:
+    """In their own order, whatever that of the file is; and the mean if none is named."""
+    old = {"word_embedding_dimension": HIDDEN, **dict.fromkeys(named, True)}
+    folder = configure(tmp_path, [("Pooling", old, {})])
+    theirs = modules.Pooling.load(str(folder), subfolder="1_Pooling")
+    modes = (theirs.pooling_mode,) if isinstance(theirs.pooling_mode, str) else theirs.pooling_mode
+    assert (read(folder).pooling.modes, read(folder).dim) == (modes, theirs.get_embedding_dimension())
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        [dense(HIDDEN, use_residual=True), layer_norm(), dropout(), dense(8, use_residual=True), normalize()],
+        [normalize(), dense(8, bias=False)],
+        [dense(8), normalize(), normalize(), dropout()],
+    ],
+    ids=lambda behind: " ".join(kind for kind, _, _ in behind),
+)
+def test_modules_behind_the_pooling_give_what_sentence_transformers_gives(behind: list[Module], tmp_path: Path) -> None:
+    assert distance(sentence_model(tmp_path, [pooling("mean"), *behind]), TEXT) < 1e-5
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_read_as_by_sentence_transformers(name: str, tmp_path: Path) -> None:
+    place = "linear" if name == "Identity" else "activation"
+    folder = configure(tmp_path, [pooling("mean"), dense(8, activation_function=f"torch.nn.modules.{place}.{name}")])
+    values = torch.linspace(-2, 2, HIDDEN)
+    theirs = modules.Dense.load(str(folder), subfolder="2_Dense")({"sentence_embedding": values})
+    (step,) = read(folder).steps
+    assert torch.allclose(step(values), theirs["sentence_embedding"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_a_prompt_is_read_or_left_out_as_by_sentence_transformers(include_prompt: bool, tmp_path: Path) -> None:
+    told = {"prompts": {"search": "what is it : "}, "default_prompt_name": "search"}
+    poolings = pooling(*MODES, include_prompt=include_prompt)
+    folder = sentence_model(tmp_path, [poolings], config_sentence_transformers=told)
+    assert max(distance(folder, text, name) for text in TEXTS for name in (None, "search", "query")) < 1e-5
+
+
+def test_a_configuration_may_cut_the_embedding_behind_its_normalize(tmp_path: Path) -> None:
+    told = {"truncate_dim": 5}
+    folder = sentence_model(tmp_path, [pooling("mean"), normalize()], config_sentence_transformers=told)
+    assert distance(folder, TEXT) < 1e-5
+    assert np.linalg.norm(ours(folder, TEXT)) < 0.9
+    theirs = sentences(folder).encode(TEXT, normalize_embeddings=True)
+    assert np.abs(ours(folder, TEXT, normalize=True) - theirs).max() < 1e-6
+
+
+def test_what_sentence_transformers_saves_now_is_read_like_what_it_saved_then(tmp_path: Path) -> None:
+    old = sentence_model(
+        tmp_path / "old",
+        [pooling("mean", "max", include_prompt=False), dense(8, 2 * HIDDEN), layer_norm(8), normalize()],
+        sentence_bert_config={"max_seq_length": 17, "do_lower_case": False},
+        config_sentence_transformers={"prompts": {"search": "find : "}, "truncate_dim": 6},
+    )
+    new = tmp_path / "new"
+    sentences(old).save_pretrained(str(new))
+    types = [module["type"] for module in json.loads((new / "modules.json").read_text())]
+    assert types[1] == "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+    assert "max_seq_length" not in json.loads((new / "sentence_bert_config.json").read_text())
+    described = {**read(new).describe(), "prompts": {*read(new).prompts}}
+    assert described == {**read(old).describe(), "prompts": {*read(old).prompts}}
+    assert described["max_tokens"] == 17
+    for text in TEXTS:
+        assert distance(new, text, "search") < 1e-5
+        assert np.abs(ours(new, text, "search") - ours(old, text, "search")).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokenizer_limit", "limit"),
+    [
+        ({"max_seq_length": 17}, 50, 17),
+        ({"max_seq_length": 100}, 50, 100),
+        ({"max_seq_length": None}, 50, 50),
+        ({}, 50, 50),
+        ({}, 4000, 128),
+        ({}, int(1e30), 128),
+        ({"max_seq_length": 17, "tokenizer_args": {"model_max_length": 20}}, 50, 20),
+    ],
+)
+def test_texts_are_cut_where_sentence_transformers_cuts_them(
+    settings: dict[str, Any], tokenizer_limit: int, limit: int, tmp_path: Path
+) -> None:
+    folder = sentence_model(tmp_path, [pooling("mean")], sentence_bert_config=settings)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", {**told, "model_max_length": tokenizer_limit})
+    assert read(folder).max_tokens == sentences(folder).max_seq_length == limit
+    assert distance(folder, TEXT * 30) < 1e-5
+
+
+def test_the_older_names_of_the_first_modules_file_are_known(tmp_path: Path) -> None:
+    settings = {"max_seq_length": 17, "do_lower_case": True}
+    embedding = read(sentence_model(tmp_path, [pooling("cls")], sentence_roberta_config=settings))
+    assert (embedding.max_tokens, embedding.lowercase) == (17, True)
+
+
+# Requests
+
+
+def test_a_request_may_say_whether_the_length_becomes_one(tmp_path: Path) -> None:
+    raw = ours(MINILM, "a test", normalize=False)
+    assert np.linalg.norm(raw) > 1.5
+    assert np.abs(raw / np.linalg.norm(raw) - ours(MINILM, "a test")).max() < 1e-6
+    folder = sentence_model(tmp_path, [pooling("mean"), normalize(), layer_norm()])
+    assert ours(folder, TEXT, normalize=False).tolist() == ours(folder, TEXT).tolist()
+    assert np.linalg.norm(ours(folder, TEXT)) > 1.5
+    assert np.linalg.norm(ours(folder, TEXT, normalize=True)) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_prompt_is_had_by_its_name(tmp_path: Path) -> None:
+    told = {"prompts": {"query": "q: ", "passage": None}, "default_prompt_name": "query"}
+    embedding = read(sentence_model(tmp_path, [pooling("mean")], config_sentence_transformers=told))
+    assert [embedding.prompt(name) for name in (None, "query", "document", "passage")] == ["q: ", "q: ", "", ""]
+    assert embedding.text("A", "query") == "q: A"
+    with pytest.raises(
+        Rejected, match=r"^Parameter 'prompt_name': the model's prompts are query, document, passage\.$"
+    ):
+        embedding.text("A", "search")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prompt_tokens", "why"),
+    [
+        (0, 0, "The text has no tokens to make an embedding of."),
+        (3, 3, "The text has no tokens behind the 3 of its prompt to make an embedding of."),
+    ],
+)
+def test_where_no_token_is_left_there_is_no_embedding(
+    tokens: int, prompt_tokens: int, why: str, tmp_path: Path
+) -> None:
+    embedding = read(sentence_model(tmp_path, [pooling("max", include_prompt=False)]))
+    with pytest.raises(Rejected) as refused:
+        embedding.embed(torch.ones(1, tokens, HIDDEN), prompt_tokens)
+    assert str(refused.value) == why
+
+
+def test_a_hidden_state_of_half_precision_or_with_gradients_gives_float32(tmp_path: Path) -> None:
+    embedding = read(sentence_model(tmp_path, [pooling("cls")]))
+    hidden = torch.full((1, 3, HIDDEN), 0.5, dtype=torch.bfloat16, requires_grad=True)
+    given = embedding.embed(hidden)
+    assert given.dtype == np.float32
+    assert given.tolist() == [0.5] * HIDDEN
+
+
+@pytest.mark.parametrize(("tokens", "count"), [([], 0), ([2, 7, 8, 3], 3), ([2, 7, 8], 3), ([3], 0)])
+def test_a_special_token_at_the_end_of_a_prompt_is_not_its(tokens: list[int], count: int) -> None:
+    assert count_prompt_tokens(tokens, [2, 3]) == count
+
+
+# What is not computed
+
+
+def test_without_a_configuration_there_is_no_embedding(tmp_path: Path) -> None:
+    assert read_embedding(str(tmp_path), None) is None
+    assert read_embedding("", None) is None
+
+
+def refusal(folder: Path) -> str:
+    """Why a model has no embedding, without what each line begins with."""
+    with pytest.raises(ConfigurationError) as refused:
+        read_embedding(str(folder), None)
+    start = f"'{folder}' has embeddings that cannot be served: "
+    assert str(refused.value).startswith(start)
+    return str(refused.value).removeprefix(start)
+
+
+@pytest.mark.parametrize(
+    ("described", "why"),
+    [
+        (
+            [("WordWeights", {}, {})],
+            "its modules are Transformer, WordWeights; served are Transformer, Pooling, and then any of Dense, "
+            "LayerNorm, Normalize, Dropout; choose another model",
+        ),
+        (
+            [pooling("mean"), ("Router", {}, {})],
+            "its modules are Transformer, Pooling, Router; served are Transformer, Pooling, and then any of Dense, "
+            "LayerNorm, Normalize, Dropout; choose another model",
+        ),
+        (
+            [pooling("median")],
+            "its pooling 'median' is none of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken; "
+            "choose another model",
+        ),
+        (
+            [("Pooling", {"pooling_mode": "cls"}, {})],
+            "its 1_Pooling/config.json says no embedding_dimension; download the model again",
+        ),
+        (
+            [pooling("mean"), ("Dense", {}, {})],
+            "it has no 2_Dense/model.safetensors; save it again with sentence-transformers, which writes it",
+        ),
+        (
+            [pooling("mean"), ("Dense", {"bias": True}, dense(8, bias=False)[2])],
+            "its 2_Dense/model.safetensors holds linear.weight and not linear.weight, linear.bias; "
+            "download the model again",
+        ),
+        (
+            [pooling("cls", "max"), dense(8)],
+            "its 2_Dense takes 32 numbers and is given 64; download the model again",
+        ),
+        (
+            [pooling("cls"), layer_norm(8)],
+            "its 2_LayerNorm takes 8 numbers and is given 32; download the model again",
+        ),
+        (
+            [pooling("cls"), dense(8, module_input_name="token_embeddings")],
+            "its 2_Dense is for 'token_embeddings', not for the sentence embedding; choose another model",
+        ),
+        (
+            [pooling("cls"), ("Normalize", {"module_output_name": "other"}, {})],
+            "its 2_Normalize is for 'other', not for the sentence embedding; choose another model",
+        ),
+        (
+            [("Pooling", {"embedding_dimension": 32, "pooling_mode": 7}, {})],
+            "its sentence-transformers configuration has a value of a wrong type ('int' object is not iterable); "
+            "choose another model",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(kind for kind, _, _ in value),
+)
+def test_modules_that_are_not_computed_are_told(described: list[Module], why: str, tmp_path: Path) -> None:
+    assert refusal(configure(tmp_path, described)) == why
+
+
+@pytest.mark.parametrize(
+    "named", ["os.system", "torch.nn.Softmax", "torch.hub.load", "torch.nn.own.ReLU", "transformers.activations.GELU"]
+)
+def test_an_activation_that_is_not_on_the_list_is_told_and_not_run(named: str, tmp_path: Path) -> None:
+    folder = configure(tmp_path, [pooling("mean"), dense(8, activation_function=named)])
+    assert refusal(folder) == (
+        f"its activation function '{named}' is none of torch.nn's {', '.join(ACTIVATIONS)}; choose another model"
+    )
+
+
+def configure_with(folder: Path, index: int, **said: str) -> None:
+    """A pooling behind a Transformer, and what the list of modules says of one of them."""
+    configure(folder, [pooling("mean")])
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[index].update(said)
+    write(folder / "modules.json", listed)
+
+
+def test_a_module_of_the_models_own_is_told_and_not_run(tmp_path: Path) -> None:
+    """Even if it is called like one of theirs."""
+    configure_with(tmp_path, 1, type="own.Pooling")
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+    assert refusal(tmp_path) == (
+        "its module 'own.Pooling' is code of its own, which this server does not run; choose another model"
+    )
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc"])
+def test_a_module_outside_of_the_model_is_not_read(place: str, tmp_path: Path) -> None:
+    configure_with(tmp_path, 1, path=place)
+    assert refusal(tmp_path) == (
+        f"its module '{HEAD}Pooling' is in '{place}', outside of the model; choose another model"
+    )
+
+
+def test_a_transformer_in_a_folder_of_its_own_is_told(tmp_path: Path) -> None:
+    configure_with(tmp_path, 0, path="0_Transformer")
+    assert refusal(tmp_path) == "its Transformer is in '0_Transformer'; save it again with sentence-transformers"
+
+
+@pytest.mark.parametrize("listed", [7, {"0": "Transformer"}, [{"type": "x"}]])
+def test_modules_that_are_no_list_of_them_are_told(listed: Any, tmp_path: Path) -> None:
+    write(tmp_path / "modules.json", listed)
+    assert refusal(tmp_path) == "its modules.json is no list of types and paths; download the model again"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"transformer_task": "fill-mask"}, "transformer_task"),
+        ({"modality_config": {"text": {"method": "forward", "method_output_name": "logits"}}}, "modality_config"),
+        (
+            {"modality_config": {"message": {}, "text": {}}, "module_output_name": "x"},
+            "module_output_name, modality_config",
+        ),
+        ({"processing_kwargs": {"text": {"max_length": 7}}}, "processing_kwargs"),
+        ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path"),
+        (
+            {
+                "config_args": {"is_decoder": True, "trust_remote_code": True},
+                "tokenizer_args": {"truncation_side": "left"},
+            },
+            "config_args.is_decoder, tokenizer_args.truncation_side",
+        ),
+    ],
+)
+def test_settings_that_change_the_model_or_its_texts_are_told(
+    settings: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    folder = configure(tmp_path, [pooling("mean")], sentence_bert_config=settings)
+    assert refusal(folder) == f"its Transformer sets {named}, which is not followed here; choose another model"
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"model_type": "CrossEncoder"}, "it is a CrossEncoder, not a SentenceTransformer; choose another model"),
+        (
+            {"default_prompt_name": "search"},
+            "its default prompt 'search' is none of query, document; choose another model",
+        ),
+    ],
+)
+def test_what_a_model_says_of_itself_is_checked(told: dict[str, Any], why: str, tmp_path: Path) -> None:
+    assert refusal(configure(tmp_path, [pooling("mean")], config_sentence_transformers=told)) == why
+
+
+def test_a_small_model_without_modules_is_no_sentence_model(tmp_path: Path) -> None:
+    assert read_embedding(str(make_model("feature-extraction", tmp_path)), None) is None

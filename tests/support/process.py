@@ -1,0 +1,128 @@
+"""A real uvicorn process on 127.0.0.1, which ends with its test, by its own process id."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+from starlette.applications import Starlette
+
+ROOT = Path(__file__).parents[2]
+LONGEST_LIFE_S = 900
+
+
+class Process:
+    """`uvicorn APP` on a free port, with some variables set; its log is kept line by line.
+
+    `app` may be followed by options of uvicorn.
+    """
+
+    def __init__(self, app: str = "server:app", **environment: str) -> None:
+        command = [sys.executable, "-m", "uvicorn", *app.split(), "--host", "127.0.0.1", "--port", "0"]
+        self.log: list[str] = []
+        self.popen = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.url = ""
+        self.ended = False
+        self._watchdog = threading.Timer(LONGEST_LIFE_S, self.popen.kill)
+        self._watchdog.start()
+        self._changed = threading.Condition()
+        assert self.popen.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self.popen.stdout,))
+        self._reader.start()
+
+    def _read(self, lines: IO[str]) -> None:
+        for line in lines:
+            with self._changed:
+                self.log.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def wait_for_line(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """The line of the log with which so many have this in them, once it is there."""
+
+        def find() -> list[re.Match[str]]:
+            return [found for line in self.log if (found := re.search(pattern, line))]
+
+        with self._changed:
+            self._changed.wait_for(lambda: len(find()) >= count or self.ended, LONGEST_LIFE_S)
+        found = find()
+        assert len(found) >= count, "\n".join(self.log)
+        return found[count - 1]
+
+    def wait_until_serving(self) -> None:
+        self.url = self.wait_for_line(r"Uvicorn running on (http://[\d.:]+)")[1]
+
+    def connect(self) -> socket.socket:
+        """A bare connection, for clients that no library would be."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return socket.create_connection((host, int(port)))
+
+    def terminate(self) -> None:
+        """What a supervisor does first."""
+        self.popen.send_signal(signal.SIGTERM)
+
+    def exit_status(self) -> int:
+        """Wait for the end."""
+        status = self.popen.wait(LONGEST_LIFE_S)
+        self._reader.join()
+        self._watchdog.cancel()
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
+        return status
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.exit_status()
+
+
+def read_to_the_end(client: socket.socket) -> bytes:
+    """Until the server closes the connection."""
+    received = bytearray()
+    try:
+        while chunk := client.recv(2**16):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    return bytes(received)
+
+
+@contextmanager
+def serving(app: str = "server:app", **environment: str) -> Iterator[Process]:
+    process = Process(app, **environment)
+    try:
+        process.wait_until_serving()
+        yield process
+    finally:
+        process.end()
+
+
+@contextmanager
+def serving_in_thread(app: Starlette) -> Iterator[str]:
+    """The address of an app that uvicorn serves in a thread of this process: real sockets, no new process."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -1,0 +1,134 @@
+"""One form for all lines."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from uvicorn.logging import AccessFormatter
+
+from pipeline_webserver.telemetry import logs
+
+
+def clear() -> None:
+    """Other tests serve by uvicorn, which leaves its loggers set up."""
+    for name in (*logs.OURS, logs.ACCESS, "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+    logging.getLogger(logs.ACCESS).setLevel(logging.NOTSET)
+    logging.getLogger(logs.ACCESS).propagate = logging.getLogger("uvicorn.access").propagate = True
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    clear()
+
+
+def leave_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of its own: pytest, too, attaches handlers, also to loggers that do not propagate."""
+    clear()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+
+def record(**extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("server", logging.ERROR, "", 0, "failed on %s", ("x",), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_json_is_one_object_a_line() -> None:
+    line = logs.JsonFormatter().format(record(created=0.5, request_id="abc"))
+    assert json.loads(line) == {
+        "time": "1970-01-01T00:00:00.500+00:00",
+        "level": "ERROR",
+        "logger": "server",
+        "message": "failed on x",
+        "request_id": "abc",
+    }
+
+
+def test_each_module_that_logs_is_shown() -> None:
+    root = Path(logs.__file__).parent
+    logging_modules = {
+        path.stem for path in root.glob("*.py") if "logging.getLogger(__name__)" in path.read_text("utf-8")
+    }
+    assert logging_modules | {"asyncio"} == set(logs.OURS)
+
+
+def test_a_traceback_stays_in_its_line() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        line = logs.JsonFormatter().format(record(exc_info=sys.exc_info()))
+    assert "\n" not in line
+    assert "ValueError: two\nlines" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize(("form", "shown"), [("text", "INFO:     hello\n"), ("json", '"message":"hello"}\n')])
+def test_our_lines_are_shown_once_from_info_on(
+    form: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    logs.configure(form)  # type: ignore[arg-type]
+    logs.configure(form)  # type: ignore[arg-type]
+    logging.getLogger("server").info("hello")
+    logging.getLogger("somebody.else").info("not this")
+    err = capsys.readouterr().err
+    assert err.endswith(shown)
+    assert err.count("\n") == 1
+
+
+def test_in_json_uvicorns_lines_are_objects_too() -> None:
+    handler = logging.StreamHandler()
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(handler)
+    try:
+        logs.configure("json")
+        assert isinstance(handler.formatter, logs.JsonFormatter)
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_fields_are_those_of_the_object() -> None:
+    line = json.loads(logs.JsonFormatter().format(record(fields={"status": 200, "total_ms": 1.5})))
+    assert (line["status"], line["total_ms"]) == (200, 1.5)
+
+
+def test_our_line_for_a_request_takes_the_place_of_uvicorns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    theirs, handler = logging.getLogger("uvicorn.access"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(AccessFormatter())
+    theirs.handlers, theirs.propagate = [handler], False
+    logs.configure("text")
+    logs.configure("text")
+    theirs.info("theirs")
+    logging.getLogger(logs.ACCESS).info("ours")
+    assert capsys.readouterr().out == "INFO:     ours\n"
+
+
+def test_where_uvicorn_shows_no_requests_neither_do_we(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    logging.getLogger("uvicorn.access").propagate = False  # as `--no-access-log` leaves it
+    logs.configure("text")
+    logging.getLogger(logs.ACCESS).info("ours")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_where_the_operator_has_set_up_logging_our_lines_go_there_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    root = logging.StreamHandler(sys.stdout)
+    root.setFormatter(logging.Formatter("root %(name)s %(message)s"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [root])
+    logs.configure("json")
+    logging.getLogger("server").info("hello")
+    logging.getLogger(logs.ACCESS).info("ours")
+    logging.getLogger("uvicorn.access").info("theirs")
+    assert capsys.readouterr() == (f"root server hello\nroot {logs.ACCESS} ours\n", "")
