@@ -11,12 +11,12 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-COPY pyproject.toml .
-# Before the code is there: a layer of a gigabyte that changes only when this file does.
+COPY pyproject.toml constraints.txt ./
+# Before the code is there: a layer of a gigabyte that changes only when these files do.
 RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = project['optional-dependencies']; \
 print(*project['dependencies'], *extras['media'], *extras['tables'], sep='\n')" > requirements.txt \
-    && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
+    && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -c constraints.txt -r requirements.txt
 
 FROM python:3.11-slim
 COPY --from=packages /opt/venv /opt/venv

@@ -1,5 +1,6 @@
 """The container and the Kubernetes objects agree with the code: ports, paths, variables, times."""
 
+import itertools
 import json
 import re
 import shutil
@@ -14,10 +15,13 @@ import httpx2
 import kubernetes_validate
 import pytest
 import yaml  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from prometheus_client import REGISTRY
 from starlette.routing import Route
 
 from config import Settings, variable
+from pipeline_webserver import VERSION
 from pipeline_webserver.inference.loading import BUNDLED_MODEL
 from server import create_app
 from tests.support.fakes import FakeRunner
@@ -41,6 +45,30 @@ def instructions(name: str) -> list[str]:
     return [" ".join(found.split()) for found in re.findall(rf"^{name} (.*)$", text, re.MULTILINE)]
 
 
+def copied() -> set[str]:
+    """What of this folder the image is made of."""
+    return {word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]}
+
+
+# What is installed
+
+
+def test_the_constraints_have_an_allowed_version_of_each_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *itertools.chain.from_iterable(project["optional-dependencies"].values())]
+    pinned = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    versions = dict(pinned) | {"pipeline-webserver": VERSION}
+    wanted = {canonicalize_name(found.name): found.specifier for found in map(Requirement, lines)}
+    assert wanted.keys() <= versions.keys()
+    assert [name for name, allowed in wanted.items() if not allowed.contains(versions[name])] == []
+
+
+def test_ci_runs_the_command_of_the_readme_as_it_stands_there() -> None:
+    (command,) = re.findall(r"^python3 -m venv .*pytest$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert "-c constraints.txt" in command
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
 # The container
 
 
@@ -51,7 +79,7 @@ def test_the_image_serves_on_the_port_that_it_exposes_and_checks() -> None:
     assert "http://127.0.0.1:8000/health" in instructions("HEALTHCHECK")[0]
 
 
-def test_the_image_runs_as_nobody_special_and_as_whom_kubernetes_says() -> None:
+def test_the_image_runs_as_an_unprivileged_user_the_one_that_kubernetes_names() -> None:
     security = POD["spec"]["securityContext"]
     assert instructions("USER") == [f"{security['runAsUser']}:{security['runAsGroup']}"]
     assert security["runAsNonRoot"] is True
@@ -66,14 +94,13 @@ def test_the_image_sets_settings_that_there_are() -> None:
 def test_all_that_is_copied_is_in_the_context_and_is_there() -> None:
     context = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert context[0] == "*"
-    copied = {word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]}
-    assert copied == {line.removeprefix("!") for line in context[1:]}
-    assert all(list(ROOT.glob(pattern)) for pattern in copied)
+    assert copied() == {line.removeprefix("!") for line in context[1:]}
+    assert all((ROOT / name).exists() for name in copied())
 
 
-def test_the_bundled_model_is_where_the_code_looks_for_it() -> None:
-    place = BUNDLED_MODEL.removeprefix(f"{ROOT}/")
-    assert f"{place} {place}" in instructions("COPY")
+def test_all_of_the_server_is_copied_and_the_bundled_model_with_it() -> None:
+    assert {"server.py", "batching.py", "config.py", "pipeline_webserver"} <= copied()
+    assert Path(BUNDLED_MODEL).is_relative_to(ROOT / "pipeline_webserver")
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -92,6 +119,12 @@ def test_the_image_installs_what_the_server_needs_for_every_task(tmp_path: Path)
     assert printed.stdout.splitlines() == [*project["dependencies"], *extras["media"], *extras["tables"]]
 
 
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    (step,) = [line for line in instructions("RUN") if "pip install" in line]
+    assert "-c constraints.txt" in step.partition("pip install")[2]
+
+
+@pytest.mark.extended
 def test_what_is_copied_is_all_it_takes_to_serve_and_to_be_found_healthy(tmp_path: Path) -> None:
     for line in instructions("COPY"):
         *sources, target = line.split()
@@ -145,7 +178,7 @@ def test_the_pod_has_more_time_to_end_than_the_server_takes() -> None:
     assert POD["spec"]["terminationGracePeriodSeconds"] >= float(pause_s) + drain_s + 5
 
 
-def test_nobody_is_routed_to_a_pod_any_more_when_it_is_told_to_end() -> None:
+def test_no_request_is_routed_to_a_pod_that_terminates() -> None:
     """It may take its readiness probe to find out what the removal of the endpoint has told everyone else."""
     assert float(SERVER["lifecycle"]["preStop"]["exec"]["command"][1]) >= PROBES["readinessProbe"]["periodSeconds"]
 
@@ -168,12 +201,12 @@ def test_every_selector_finds_the_pods() -> None:
         assert selector.items() <= POD["metadata"]["labels"].items()
 
 
-def test_the_autoscaler_keeps_a_quarter_of_a_batch_in_each_house_by_a_metric_that_there_is() -> None:
+def test_the_autoscaler_keeps_a_quarter_of_a_batch_in_flight_in_each_pod_by_a_metric_that_there_is() -> None:
     scaler = OBJECTS["ScaledObject"]["spec"]
     (trigger,) = scaler["triggers"]
     asked = set(re.findall(r"\bpipeline_\w+", trigger["metadata"]["query"]))
     assert asked <= {metric.name for metric in REGISTRY.collect()}
-    assert asked == {"pipeline_in_house"}
+    assert asked == {"pipeline_inputs_in_flight"}
     assert int(trigger["metadata"]["threshold"]) == Settings().max_batch_size / 4
     assert scaler["scaleTargetRef"]["name"] == OBJECTS["Deployment"]["metadata"]["name"]
     assert "replicas" not in OBJECTS["Deployment"]["spec"]
