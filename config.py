@@ -1,14 +1,13 @@
 """The settings: every knob with its default, its unit and what breaks when it is set badly.
 
-Owns `Settings` and how it is read from the environment. It must never know anything else of ours.
+Owns `Settings`, how it is read from the environment and how it is explained. It must never know anything else of ours.
 """
 
 import difflib
-import math
 import os
+import textwrap
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,11 +16,11 @@ PREFIX = "PIPELINE_"
 CLUSTER_PREFIX = "PIPELINE_CLUSTER_"  # of settings that are not the app's
 
 
-def _words(value: object) -> object:
+def _split(value: object) -> object:
     return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
-def _keys(value: object) -> object:
+def _split_keys(value: object) -> object:
     """Separated by commas; an empty one would be no key at all."""
     if not isinstance(value, str):
         return value
@@ -37,7 +36,7 @@ def auto(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """What the operator chose. Frozen: read once at the start, passed down as plain arguments."""
+    """The operator's choices. Frozen: read once at the start, passed down as plain arguments."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
@@ -57,7 +56,7 @@ class Settings(BaseSettings):
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None,
         description="`float32`, `bfloat16` or `float16`; default `float32` on a CPU, the checkpoint's elsewhere. "
-        "The short ones change the answers a little, and are slow on CPUs without instructions for them.",
+        "The 16-bit types change the outputs a little, and are slow on CPUs without instructions for them.",
     )
     threads: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
@@ -67,33 +66,35 @@ class Settings(BaseSettings):
     )
     accelerate: bool = Field(
         default=True,
-        description="The exact speed-ups that the start finds to be faster. Off, the model runs as it was loaded.",
+        description="Apply the exact optimizations that the start measures to be faster. Off, the model runs as it was "
+        "loaded.",
     )
     max_batch_size: int = Field(
-        default=32, ge=1, description="Requests in one batch. Higher makes the first of a batch wait for the last."
+        default=32, ge=1, description="Inputs in one batch. Higher makes the first of a batch wait for the last."
     )
     max_batch_tokens: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
         ge=1,
         description="Tokens in one forward pass, with the padding where it is computed; `auto`: the fewest that reach "
         "95 % of the best throughput, by the costs measured at warm-up, 16384 at most. Higher costs memory and "
-        "waiting; a longer text runs alone.",
+        "waiting; a longer input runs alone.",
     )
     batch_wait_ms: float = Field(
         default=1,
         ge=0,
         le=10_000,
         allow_inf_nan=False,
-        description="Milliseconds the oldest request waits for company, from its arrival; 0 never waits. "
-        "Higher makes the first of a group slower by as much.",
+        description="Milliseconds that the oldest input of a batch waits for more, from its arrival; 0 never waits. "
+        "Higher makes the first of a batch slower by as much.",
     )
     max_requests: int = Field(
         default=512,
         ge=1,
-        description="Inputs in the house before 503. Higher means longer waits instead of quick refusals.",
+        description="Inputs in flight before 503; a list counts each of its inputs. Higher means longer queues instead "
+        "of quick rejections.",
     )
     max_inputs: int = Field(
-        default=32, ge=1, description="Inputs in one request. Higher lets one client take a larger share of the house."
+        default=32, ge=1, description="Inputs in one request. Higher lets one client take a larger share of the server."
     )
     max_body_bytes: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
@@ -104,7 +105,7 @@ class Settings(BaseSettings):
     max_new_tokens: int = Field(
         default=256,
         ge=1,
-        description="Tokens that one input can make a model write. Higher lets one request hold up its whole batch.",
+        description="Tokens generated for one input. Higher lets one request hold up its whole batch.",
     )
     max_image_pixels: int = Field(
         default=25_000_000,
@@ -127,7 +128,8 @@ class Settings(BaseSettings):
         default=25,
         ge=0,
         le=86_400,
-        description="Seconds that a shutdown waits for accepted work. Higher than the supervisor's patience loses it.",
+        description="Seconds that a shutdown waits for inputs in flight. Higher than the grace period of the "
+        "supervisor, it loses them.",
     )
     truncate: bool = Field(
         default=False,
@@ -135,15 +137,15 @@ class Settings(BaseSettings):
     )
     exit_on_failure: bool = Field(
         default=False,
-        description="End with status 1 when the model is broken or stuck, for a supervisor to start anew. "
-        "Without one, nobody does.",
+        description="Exit with status 1 when the model is broken or stuck, for a supervisor to restart the server. "
+        "Without a supervisor it stays down.",
     )
-    api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_keys)] = Field(
+    api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_keys)] = Field(
         default=(),
-        description="Wants `Authorization: Bearer ...` on every route but `/health`, `/ready` and the pages. Of "
-        "several, separated by commas, each is valid, to change them without a gap.",
+        description="Requires `Authorization: Bearer ...` on every route but `/health`, `/ready` and the pages. Of "
+        "several keys, separated by commas, each is valid, so that they can be rotated without a gap.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(),
         description="Browser origins that may call, separated by commas. `*` lets every page on the web call.",
     )
@@ -158,9 +160,13 @@ class Settings(BaseSettings):
         if self.max_inputs > self.max_requests:
             raise ValueError(
                 f"max_inputs ({self.max_inputs}) must not be over max_requests ({self.max_requests}): "
-                "such a request could never be let in"
+                "such a request could never be admitted"
             )
         return self
+
+
+# Defaults that are decided at the start, in words.
+DEFAULTS = {"model": "the bundled model", "task": "from the model", "dtype": "by the device"}
 
 
 def variable(name: str, kind: type[BaseSettings] = Settings) -> str:
@@ -168,22 +174,43 @@ def variable(name: str, kind: type[BaseSettings] = Settings) -> str:
     return kind.model_config["env_prefix"] + name.upper()
 
 
+def default_text(name: str) -> str:
+    """The default of one of the `Settings`, as its variable would be set, or in words."""
+    field = Settings.model_fields[name]
+    if name in DEFAULTS:
+        return DEFAULTS[name]
+    if field.default is None:
+        return "auto" if BeforeValidator(auto) in field.metadata else "none"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
+    return "none" if field.default == () else str(field.default)
+
+
+def settings_help() -> str:
+    """Every one of the `Settings` in two or more lines: its variable, its default and its description."""
+    parts = []
+    for name, field in Settings.model_fields.items():
+        description = textwrap.fill(field.description or "", 100, initial_indent="    ", subsequent_indent="    ")
+        parts.append(f"  {variable(name)} (default: {default_text(name)})\n{description}")
+    return "\n".join(parts)
+
+
 def misspelt(environment: Mapping[str, str], kind: type[BaseSettings] = Settings) -> str | None:
-    """A line about the first variable with the prefix that no setting of this kind answers to, or None."""
+    """A line about the first variable with the prefix that is no setting of this kind, or None."""
     known, prefix = list(kind.model_fields), kind.model_config["env_prefix"]
     for name in sorted(environment):
         setting = name.upper().removeprefix(prefix).lower()
         ours = name.upper().startswith(prefix) and (kind is not Settings or not name.upper().startswith(CLUSTER_PREFIX))
         if ours and setting not in known:
             close = difflib.get_close_matches(setting, known, n=1)
-            every = ", ".join(variable(one, kind) for one in known)
+            every = ", ".join(variable(name, kind) for name in known)
             hint = f"did you mean {variable(close[0], kind)}?" if close else f"the settings are {every}"
             return f"{name} is not a setting; {hint}"
     return None
 
 
 def explain(error: ValidationError, kind: type[BaseSettings] = Settings) -> str:
-    """A pydantic error as one line that names the variables; the values stay out of it, one may be a secret."""
+    """A pydantic error as one line that names the variables, without their values: one may be a secret."""
     parts = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         where = variable(str(item["loc"][0]), kind) if item["loc"] else "settings"
@@ -191,43 +218,22 @@ def explain(error: ValidationError, kind: type[BaseSettings] = Settings) -> str:
     return "; ".join(parts)
 
 
-Kind = TypeVar("Kind", bound=BaseSettings)
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
-def read(kind: type[Kind]) -> Kind:
-    """Settings from the environment; a wrong or unknown one ends the process with one line and status 1."""
+def read(kind: type[AnySettings], **overrides: Any) -> AnySettings:
+    """Settings from the environment; `overrides` replace those of the environment.
+
+    A wrong or unknown one exits the process, with one line and status 1.
+    """
     if line := misspelt(os.environ, kind):
         raise SystemExit(f"pipeline-webserver: {line}")
     try:
-        return kind()
+        return kind(**overrides)
     except ValidationError as error:
         raise SystemExit(f"pipeline-webserver: {explain(error, kind)}") from None
 
 
-def from_environment() -> Settings:
+def from_environment(**overrides: Any) -> Settings:
     """The settings of the app."""
-    return read(Settings)
-
-
-def cores_by_quota(cpu_max: str) -> int | None:
-    """Whole cores in a cgroup v2 `cpu.max` (`quota period`, microseconds, or `max period`); None when unlimited."""
-    quota, _, period = cpu_max.strip().partition(" ")
-    if quota in {"", "max", "-1"}:
-        return None
-    return max(1, math.floor(int(quota) / int(period or 100_000)))
-
-
-def usable_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """The cores this process may use: its CPU affinity, and the container's quota (cgroup v2, then v1)."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota = cores_by_quota((root / "cpu.max").read_text())
-    except OSError:
-        try:
-            v1 = root / "cpu"
-            quota = cores_by_quota(
-                f"{(v1 / 'cpu.cfs_quota_us').read_text().strip()} {(v1 / 'cpu.cfs_period_us').read_text().strip()}"
-            )
-        except OSError:
-            quota = None
-    return affinity if quota is None else min(affinity, quota)
+    return read(Settings, **overrides)

@@ -1,85 +1,91 @@
-"""The ASGI app: its routes, its start and its end.
+"""The app: what is wired to what, its routes, its start and its end; and the command that serves it.
 
 It must never know torch or transformers: what runs the model is behind `ServedRunner`.
 """
 
 import asyncio
-import hashlib
-import hmac
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import prometheus_client
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-import config
-from batching import Batcher, Runner
-from config import Settings
-from pipeline_webserver import errors
-from pipeline_webserver.api import about, inference_api, openai_embeddings
+from pipeline_webserver import VERSION
+from pipeline_webserver.api import inference_api, openai_embeddings, openapi
+from pipeline_webserver.api.codec import to_json
+from pipeline_webserver.api.inference_api import InferenceRequest
+from pipeline_webserver.api.schemas import Facts
 from pipeline_webserver.api.tasks import TASKS, Task
-from pipeline_webserver.inference import inference_thread, loading
-from pipeline_webserver.inference.preprocessing.base import Limits
-from pipeline_webserver.scheduling.batch_policy import Policy
+from pipeline_webserver.errors import ConfigurationError, Draining, NotServed, Starting, Unavailable
+from pipeline_webserver.inference import cpus, inference_thread, loading, model_inputs, pipeline_runner
+from pipeline_webserver.model_info import ModelInfo
+from pipeline_webserver.neighbours import neighbours_of
+from pipeline_webserver.scheduling.batch_policy import BatchPolicy
+from pipeline_webserver.scheduling.runner import Runner
 from pipeline_webserver.telemetry import logs
 from pipeline_webserver.web import pages
-from pipeline_webserver.web.middleware import Envelope
-from pipeline_webserver.web.responses import Failures, Json
-from pipeline_webserver.web.results import answers_of, error_of, server_timing, timing_of
-from pipeline_webserver.web.slow_clients import allow_many_connections, watch_connections
-from pipeline_webserver.web.uvicorn_process import Bodies, leave_at_once, on_termination, workers
+from pipeline_webserver.web.auth import ApiKeyGuard
+from pipeline_webserver.web.body_limits import BodyReader
+from pipeline_webserver.web.command_line import parse_arguments
+from pipeline_webserver.web.headers import request_timeout_s
+from pipeline_webserver.web.middleware import middleware_stack
+from pipeline_webserver.web.responses import ErrorHandlers, JSONResponse
+from pipeline_webserver.web.results import results_of
+from pipeline_webserver.web.slow_clients import guard_against_slow_clients, raise_open_file_limit
+from pipeline_webserver.web.timing import server_timing
+from pipeline_webserver.web.uvicorn_process import UvicornProcess, graceful_shutdown, worker_count
+
+with neighbours_of(__file__, "batching", "config"):
+    from batching import Batcher
+    from config import Settings, from_environment, settings_help
 
 logger = logging.getLogger(__name__)
-AnyWork = TypeVar("AnyWork", bound=inference_api.Work)
+AnyRequest = TypeVar("AnyRequest", bound=InferenceRequest)
 
-# The header by which a client says how many seconds it waits.
-PATIENCE = "X-Request-Timeout"
+# The settings that `/info` publishes: what a client can run into.
+LIMITS = [name for name in Settings.model_fields if name.startswith("max_")]
+LIMITS += ["batch_wait_ms", "request_timeout_s", "truncate"]
 
 
 class ServedRunner(Runner, Protocol):
-    """What the app needs of the pipeline's thread."""
+    """What the app needs of the pipeline, loaded by `start`; `close` returns whether its threads have ended."""
 
     @property
-    def task(self) -> str: ...
+    def info(self) -> ModelInfo: ...
     @property
     def max_batch_tokens(self) -> int: ...
     async def start(self) -> None: ...
-    def describe(self) -> dict[str, object]: ...
     def close(self) -> bool: ...
 
 
-def digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
-def pipeline_runner(s: Settings) -> ServedRunner:
+def build_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
-    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, tuple(TASKS))
-    limits = Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
-    threads = s.threads or max(1, config.usable_cores() // workers())
-    return inference_thread.PipelineThread(
-        load, threads=threads, limits=limits, max_batch_tokens=s.max_batch_tokens, speed_up=s.accelerate
-    )
+    architectures = {name: task.architectures for name, task in TASKS.items()}
+    preprocessors = {name: (task.preprocessor, task.extra) for name, task in TASKS.items()}
+    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, architectures)
+    limits = model_inputs.Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
+    threads = s.threads or max(1, cpus.usable_cores() // worker_count())
+    open_runner = partial(pipeline_runner.open_runner, load, preprocessors, limits, s.max_batch_tokens, s.accelerate)
+    return inference_thread.InferenceThread(open_runner, threads)
 
 
-def patience_s(request: Request, most_s: float) -> float:
-    """The seconds that a request may take: the server's, or fewer if its client says so. Raises `Malformed`."""
-    asked = request.headers.get(PATIENCE)
-    if asked is None:
-        return most_s
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", asked) or float(asked) == 0:
-        raise errors.Malformed(f"The header {PATIENCE} is a number of seconds over 0, like 2.5.")
-    return min(float(asked), most_s)
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the routes work with, once the model is loaded."""
+
+    info: ModelInfo
+    task: Task
+    body_reader: BodyReader
+    batcher: Batcher
 
 
 class Service:
@@ -88,203 +94,184 @@ class Service:
     def __init__(self, settings: Settings, runner: ServedRunner) -> None:
         self.settings = settings
         self.runner = runner
-        self.bodies: Bodies
-        self.task: Task
         self.startup_error: str | None = None
-        self._batcher: Batcher | None = None
+        self._loaded: Loaded | None = None
         self._drain: asyncio.Task[None] | None = None
-        self._failed = False
 
-    @property
-    def batcher(self) -> Batcher:
-        """Raises `Starting`. uvicorn listens only after that; other servers may not."""
-        if self._batcher is None:
-            raise errors.Starting("The server is starting: the model is not loaded yet.")
-        return self._batcher
+    def loaded(self) -> Loaded:
+        """Raises `Starting` before the model is loaded. uvicorn listens only after that; other servers may not."""
+        if self._loaded is None:
+            raise Starting("The server is starting: the model is not loaded yet.")
+        return self._loaded
+
+    # Start and end
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        with on_termination(self.begin_drain, self.settings.drain_timeout_s) as uvicorn_server:
+        with graceful_shutdown(self.begin_drain, self.settings.drain_timeout_s) as process:
             try:
                 await self.runner.start()
-                self._start_batching(uvicorn_server)
+                self._start(process)
                 yield
                 self.begin_drain()
                 if self._drain is not None:
                     await self._drain
-            except errors.ConfigurationError as error:
+            except ConfigurationError as error:
                 self.startup_error = str(error)
                 raise
             finally:
-                closed = self.runner.close()
-                if uvicorn_server is not None and (self._failed or not closed):
-                    leave_at_once(int(self._failed))
+                threads_ended = self.runner.close()
+                if process is not None:
+                    process.close(threads_ended=threads_ended)
 
-    def _start_batching(self, uvicorn_server: uvicorn.Server | None) -> None:
-        s = self.settings
-
-        def give_up() -> None:
-            assert uvicorn_server is not None, "nobody else can be told to end"
-            self._failed = uvicorn_server.should_exit = True
-
-        self.task = TASKS[self.runner.task]
-        self.bodies = Bodies(s.max_body_bytes or self.task.max_body_bytes)
-        policy = Policy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
-        last_resort = give_up if s.exit_on_failure and uvicorn_server is not None else None
-        if s.exit_on_failure and last_resort is None:
-            logger.warning(
-                "PIPELINE_EXIT_ON_FAILURE has no effect: it is for uvicorn, in the main thread of a process."
-            )
-        self._batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s, give_up=last_resort)
-        self._batcher.start()
-        if uvicorn_server is not None:
-            allow_many_connections()
-            watch_connections(uvicorn_server)
-        told = (self.runner.describe()[key] for key in ("task", "model", "device", "threads"))
-        logger.info("Serving %s with %s on %s, threads: %d", *told)
+    def _start(self, process: UvicornProcess | None) -> None:
+        s, info = self.settings, self.runner.info
+        task = TASKS[info.task]
+        body_reader = BodyReader(s.max_body_bytes or task.max_body_bytes)
+        policy = BatchPolicy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
+        on_fatal = process.fail if process is not None and s.exit_on_failure else None
+        if s.exit_on_failure and process is None:
+            logger.warning("PIPELINE_EXIT_ON_FAILURE has no effect: it needs uvicorn, in the main thread of a process.")
+        batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s, on_fatal=on_fatal)
+        batcher.start()
+        self._loaded = Loaded(info, task, body_reader, batcher)
+        if process is not None:
+            raise_open_file_limit()
+            guard_against_slow_clients(process.server)
+        logger.info("Serving %s with %s on %s, threads: %d", info.task, info.model, info.device, info.threads)
 
     def begin_drain(self) -> None:
-        """Let nobody in and answer who is in, for the time that the settings allow. While loading, nobody is in."""
-        if self._drain is None and self._batcher is not None:
+        """Admit no further inputs, and complete those in flight; while the model is loading there are none."""
+        if self._drain is None and self._loaded is not None:
             loop, timeout_s = asyncio.get_running_loop(), self.settings.drain_timeout_s
-            self.bodies.drain(loop.time() + timeout_s)
-            self._drain = loop.create_task(self._batcher.drain(timeout_s), name="drain")
+            self._loaded.body_reader.drain(loop.time() + timeout_s)
+            self._drain = loop.create_task(self._loaded.batcher.drain(timeout_s), name="drain")
 
     # Routes
 
     async def infer(self, request: Request) -> Response:
         """Run the pipeline on the body."""
-
-        def parse(body: bytes) -> inference_api.Work:
-            content_type = request.headers.get("content-type", "")
-            return inference_api.parse(body, content_type, self.task, self.settings.max_inputs)
-
-        def render(work: inference_api.Work, outputs: list[Any], tokens: int) -> bytes:
-            return inference_api.render(work, outputs, self.task)
-
-        return await self._answer(request, parse, render)
+        task, content_type = self.loaded().task, request.headers.get("content-type", "")
+        return await self._answer(
+            request,
+            lambda body: inference_api.parse(body, content_type, task, self.settings.max_inputs),
+            lambda parsed, outputs, tokens: inference_api.render(parsed, outputs, task),
+        )
 
     async def embeddings(self, request: Request) -> Response:
-        """Run the pipeline on the body in OpenAI's form."""
-        assert self.batcher, "it raises while nothing is loaded"
-        described = self.runner.describe()
-        if not described.get("embedding"):
-            raise errors.NotServed(
+        """Run the pipeline on the body of OpenAI's API."""
+        info = self.loaded().info
+        if info.embedding is None:
+            raise NotServed(
                 "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration; "
-                f"this server runs {described['model']} for {self.runner.task}."
+                f"this server runs {info.model} for {info.task}."
             )
-
-        def parse(body: bytes) -> openai_embeddings.EmbeddingsWork:
-            return openai_embeddings.parse(body, self.settings.max_inputs)
-
-        def render(work: openai_embeddings.EmbeddingsWork, outputs: list[Any], tokens: int) -> bytes:
-            return openai_embeddings.render(work, outputs, tokens, str(described["model"]))
-
-        return await self._answer(request, parse, render)
+        return await self._answer(
+            request,
+            lambda body: openai_embeddings.parse(body, self.settings.max_inputs),
+            lambda parsed, outputs, tokens: openai_embeddings.render(parsed, outputs, tokens, info.model),
+        )
 
     async def _answer(
-        self, request: Request, parse: Callable[[bytes], AnyWork], render: Callable[[AnyWork, list[Any], int], bytes]
+        self,
+        request: Request,
+        parse: Callable[[bytes], AnyRequest],
+        render: Callable[[AnyRequest, list[Any], int], bytes],
     ) -> Response:
-        """Run what the body asks for; `render` is given the outputs, and how many tokens the inputs have."""
-        batcher, arrived = self.batcher, time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + patience_s(request, self.settings.request_timeout_s)
-        async with self.bodies.of(request, deadline) as body:
-            work = parse(body)
-            entries = batcher.submit(work.inputs, work.parameters, deadline)
-            answers = await answers_of(entries, request.receive)
-        timing = request.state.timing = timing_of(entries, answers)
-        if error := error_of(answers, len(entries)):
-            raise error
-        assert timing is not None, "an answer without an error is the model's"
-        outputs = [answer.output for answer in answers]
-        content = render(work, outputs, sum(entry.prepared.tokens for entry in entries))
+        """Run what the body asks for; `render` takes the outputs, and the number of tokens of all inputs."""
+        loaded, arrived = self.loaded(), time.perf_counter()
+        timeout_s = request_timeout_s(request.headers, self.settings.request_timeout_s)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        async with loaded.body_reader.read(request, deadline) as body:
+            parsed = parse(body)
+            entries = loaded.batcher.submit(parsed.inputs, parsed.parameters, deadline)
+            results = await results_of(entries, request)
+        content = render(parsed, results.outputs, sum(entry.prepared.tokens for entry in entries))
         total_s = time.perf_counter() - arrived
-        return Json(content, headers={"Server-Timing": server_timing(timing, total_s)})
+        return JSONResponse(content, headers={"Server-Timing": server_timing(results.timing, total_s)})
 
     async def health(self, request: Request) -> Response:
         """200 while the process can serve, or is about to."""
-        if self._batcher is not None and (trouble := self._batcher.trouble):
-            raise errors.Unavailable(trouble)
-        return Json(b'{"status":"ok"}')
+        if self._loaded is not None and (reason := self._loaded.batcher.unhealthy_reason):
+            raise Unavailable(reason)
+        return JSONResponse(b'{"status":"ok"}')
 
     async def ready(self, request: Request) -> Response:
-        """200 while new requests are taken."""
-        if self.batcher.draining:
-            raise errors.Draining("The server is shutting down.")
+        """200 while new requests are admitted."""
+        if self.loaded().batcher.draining:
+            raise Draining("The server is shutting down.")
         return await self.health(request)
 
     async def info(self, request: Request) -> Response:
         """The model and the limits."""
-        assert self.batcher, "it raises while nothing is loaded"
-        measured = {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": self.bodies.most_bytes}
-        return Json(inference_api.to_json(about.info(self.settings, self.runner.describe(), **measured)))
+        loaded = self.loaded()
+        measured = {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": loaded.body_reader.max_bytes}
+        limits = {name: getattr(self.settings, name) for name in LIMITS} | measured
+        return JSONResponse(to_json(openapi.info(loaded.info, limits, VERSION)))
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of what is loaded."""
-        assert self.batcher, "it raises while nothing is loaded"
-        return Json(inference_api.to_json(about.api(self.settings, self.runner.task, self.runner.describe())))
+        s, loaded = self.settings, self.loaded()
+        facts = Facts(
+            loaded.info.task, loaded.task, loaded.info, VERSION, s.max_inputs, s.max_new_tokens, bool(s.api_key)
+        )
+        return JSONResponse(to_json(openapi.document(facts)))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""
-        text, media_type = about.metrics()
-        return Response(text, media_type=media_type)
+        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
-    # Around the routes
 
-    def guarded(self, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """The same endpoint, for clients with the API key, if there is one."""
-        wanted = [digest(key.get_secret_value().encode()) for key in self.settings.api_key]
-        if not wanted:
-            return endpoint
-
-        async def with_key(request: Request) -> Response:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            given = digest(key.encode("latin-1"))  # of one length, whatever that of the keys
-            matching = sum(hmac.compare_digest(given, one) for one in wanted)  # all of them, whichever it is
-            if not matching or scheme.lower() != "bearer":
-                raise errors.Unauthorized("The API key is missing or wrong; send it as 'Authorization: Bearer KEY'.")
-            return await endpoint(request)
-
-        return with_key
+def routes_of(service: Service) -> list[BaseRoute]:
+    """All routes. Where there are API keys, only the probes and the pages are open without one."""
+    guard = ApiKeyGuard(key.get_secret_value() for key in service.settings.api_key)
+    return [
+        Route("/", guard.protect(service.infer), methods=["POST"]),
+        Route("/", pages.home),
+        Route("/v1/embeddings", guard.protect(service.embeddings), methods=["POST"]),
+        Route("/health", service.health),
+        Route("/ready", service.ready),
+        Route("/info", guard.protect(service.info)),
+        Route("/metrics", guard.protect(service.metrics)),
+        Route("/openapi.json", guard.protect(service.openapi)),
+        *pages.ROUTES,
+    ]
 
 
 def create_app(settings: Settings | None = None, runner: ServedRunner | None = None) -> Starlette:
-    """The app. Settings come from the environment unless given; nothing is loaded before the lifespan starts."""
-    settings = settings or config.from_environment()
+    """The app, by default with the settings of the environment. Nothing is loaded before its lifespan starts."""
+    settings = settings or from_environment()
     logs.configure(settings.log_format)
-    service = Service(settings, runner or pipeline_runner(settings))
-    routes: list[BaseRoute] = [
-        Route("/", service.guarded(service.infer), methods=["POST"]),
-        Route("/", pages.home),
-        Route("/v1/embeddings", service.guarded(service.embeddings), methods=["POST"]),
-        Route("/health", service.health),
-        Route("/ready", service.ready),
-        Route("/info", service.guarded(service.info)),
-        Route("/metrics", service.guarded(service.metrics)),
-        Route("/openapi.json", service.guarded(service.openapi)),
-        *pages.ROUTES,
-    ]
+    service = Service(settings, runner or build_runner(settings))
+    routes = routes_of(service)
     paths = {route.path for route in routes if isinstance(route, Route)}
-    middleware = [Middleware(Envelope, paths=paths, startup_error=lambda: service.startup_error)]
-    if settings.cors_origins:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "Content-Type", "X-Request-ID", PATIENCE],
-                expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
-            )
-        )
     app = Starlette(
         routes=routes,
-        middleware=middleware,
+        middleware=middleware_stack(paths, settings.cors_origins, lambda: service.startup_error),
         lifespan=service.lifespan,
-        exception_handlers=Failures(show_errors=settings.show_errors).handlers,
+        exception_handlers=ErrorHandlers(show_errors=settings.show_errors).by_type,
     )
     app.router.redirect_slashes = False
     app.state.service = service
     return app
 
 
-app = create_app()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `pipeline-webserver`: serve by uvicorn, until a signal ends it."""
+    options = parse_arguments(arguments, settings_help())
+    chosen = {name: getattr(options, name) for name in ("model", "task") if getattr(options, name) is not None}
+    settings = from_environment(**chosen)
+    # A factory: the app takes over uvicorn's logging, which must be set up before. WEB_CONCURRENCY has no effect.
+    uvicorn.run(partial(create_app, settings), factory=True, host=options.host, port=options.port, workers=1)
+
+
+if TYPE_CHECKING:
+    app: Starlette
+else:
+
+    def __getattr__(name: str) -> Starlette:
+        """`app`, made when it is first used: so that an import does nothing, and the command makes its own."""
+        if name != "app":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()["app"] = created = create_app()
+        return created

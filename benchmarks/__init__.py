@@ -1,1 +1,1 @@
-"""Measures the server as a stranger's client would, over HTTP, against naive ones: `python -m benchmarks`."""
+"""Measures the server over HTTP, as any client sees it, against naive servers: `python -m benchmarks`."""

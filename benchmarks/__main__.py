@@ -1,6 +1,7 @@
 """The command: `python -m benchmarks` measures all subjects on all models and writes the report.
 
-Owns the arguments and the order of models. It must never know torch: it generates the load, and is to stay light.
+Owns the arguments and the order of models. It must never know torch: the load generator runs in this process, and must
+stay light.
 """
 
 import argparse
@@ -30,18 +31,18 @@ BUSY = 0.5
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """With 0 rounds, nothing but a soak."""
-    made = parser("python -m benchmarks", __doc__)
-    add = made.add_argument
-    add("--bfloat16", action="store_true", help="measure this server in bfloat16, too")
+    options_parser = parser("python -m benchmarks", __doc__)
+    add = options_parser.add_argument
+    add("--bfloat16", action="store_true", help="also measure this server in bfloat16")
     add(
         "--soak",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="then load this server alone with the first model; with --rounds 0, nothing else",
+        help="then load this server alone with the first model, and watch its memory; with --rounds 0, only that",
     )
-    add("--quick", action="store_true", help="one round of half a second: to try things, not to measure")
-    options = parse(made, given)
+    add("--quick", action="store_true", help="one round of half a second: to try the command, not to measure")
+    options = parse(options_parser, given)
     if options.quick:
         options.seconds, options.rounds = 0.5, 1
     return options
@@ -50,13 +51,13 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 async def measure(model: Model, options: argparse.Namespace, scratch: Path) -> ModelResult:
     folder = await folder_of(model, options.models or scratch)
     result = ModelResult(model.name, model.task, model.description)
-    found = subjects(model, folder, scratch, bfloat16=options.bfloat16)
-    await Session(result, found, texts_for(folder, model.task), options.rounds, options.seconds).run()
+    measured = subjects(model, folder, scratch, bfloat16=options.bfloat16)
+    await Session(result, measured, texts_for(folder, model.task), options.rounds, options.seconds).run()
     return result
 
 
 async def run(options: argparse.Namespace, scratch: Path) -> Results:
-    """Everything; what is there is written after each model."""
+    """All models, then the soak; the results so far are written after each model."""
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     results = Results(now, options.seconds, options.rounds, this_machine(), versions())
     models = [MODELS[name] for name in options.only]
@@ -66,20 +67,20 @@ async def run(options: argparse.Namespace, scratch: Path) -> Results:
     if options.soak:
         folder = await folder_of(models[0], options.models or scratch)
         logger.info("%s  soaking for %g s", models[0].name, options.soak)
-        one = server(OURS, models[0], folder, scratch)
-        results.soak = await soak(models[0].name, one, texts_for(folder, models[0].task), options.soak)
+        ours = server(OURS, models[0], folder, scratch)
+        results.soak = await soak(models[0].name, ours, texts_for(folder, models[0].task), options.soak)
         await write(results, options.output)
     return results
 
 
 async def write(results: Results, folder: Path) -> None:
-    """The files; the picture by a process of its own, so that what draws it does not weigh on the load generator."""
+    """The files; another process draws the picture, so that matplotlib does not slow the load generator down."""
     save(results, folder / "results.json")
     report.write(results, folder)
     if not results.models:
         return
     if importlib.util.find_spec("matplotlib") is None:
-        logger.warning("There is no matplotlib, so there will be no results.png.")
+        logger.warning("matplotlib is not installed, so there will be no results.png.")
         return
     await run_module("benchmarks.plot", str(folder))
 
@@ -90,14 +91,14 @@ def main() -> None:
     servers = len(SERVERS) - (not options.bfloat16)
     models = len(options.only) if options.rounds else 0
     estimated_s = estimate_s(models, servers, options.rounds, options.seconds) + options.soak
-    logger.info("This takes about %.0f minutes, and wants the machine to itself.", max(1, estimated_s / 60))
+    logger.info("This takes about %.0f minutes, and needs an otherwise idle machine.", max(1, estimated_s / 60))
     if (load_average() or 0.0) > BUSY:
         logger.warning("The machine is busy: its load average is %.1f. The figures will be noisy.", load_average())
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         results = run_unless_terminated(run(options, Path(scratch)))
     logger.info("Results are in %s", options.output)
-    if report.trouble(results):
+    if report.problems(results):
         raise SystemExit("The run had errors; results.md begins with them.")
 
 

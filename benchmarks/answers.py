@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.results import Difference
 
 Answer = Sequence[Mapping[str, Any]]
-LARGEST = 1.0  # a score's difference to no score at all
+MAX_DIFFERENCE = 1.0  # between a score and no score at all
 
 
 def key_of(entry: Mapping[str, Any]) -> object:
@@ -23,7 +23,7 @@ def worst_difference(one: Answer, other: Answer) -> float:
     The order of near ties may differ, and with it what is last in the list.
     """
     if len(one) != len(other):
-        return LARGEST
+        return MAX_DIFFERENCE
     ranks = zip(*(sorted(entry["score"] for entry in answer) for answer in (one, other)), strict=True)
     scores = {key_of(entry): entry["score"] for entry in other}
     same = [(entry["score"], scores[key_of(entry)]) for entry in one if key_of(entry) in scores]
@@ -35,7 +35,7 @@ def has_same_top(one: Answer, other: Answer) -> bool:
 
 
 def compare(answers: Sequence[Answer | None], references: Sequence[Answer]) -> Difference:
-    """No answer at all differs as much as can be."""
+    """A missing answer has the largest possible difference."""
     pairs = list(zip(answers, references, strict=True))
     return Difference(
         texts=len(pairs),

@@ -1,6 +1,7 @@
-"""One keep-alive connection of a client, HTTP/1.1 written by hand so that it costs next to nothing.
+"""One keep-alive connection of a client, with HTTP/1.1 written by hand, since a client library would cost more than
+the server.
 
-Owns the bytes of requests and answers. It must never know what is sent, how often, or how long it took.
+Owns the bytes of requests and responses. It must never know what is sent, how often, or how long it took.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ class Reply:
 
 
 class NotHttp(Exception):
-    """The server's answer is not of the form that this client reads."""
+    """The server's response is not of the form that this client reads."""
 
 
 def request_of(text: str, path: str = "/", media_type: str = "text/plain") -> bytes:
@@ -28,7 +29,7 @@ def request_of(text: str, path: str = "/", media_type: str = "text/plain") -> by
 
 
 def parse_reply(received: bytes) -> Reply | None:
-    """The answer, or None while it is not all there. Raises `NotHttp`, also for a body without a given length."""
+    """The response, or None while it is not complete. Raises `NotHttp`, also for a body without a given length."""
     head, end, body = received.partition(b"\r\n\r\n")
     if not end:
         return None
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     async def exchange(self, request: bytes) -> Reply:
-        """Raises `ConnectionError` when the server hangs up, and `NotHttp`."""
+        """Raises `ConnectionError` when the server disconnects, and `NotHttp`."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the connection is closed")
         self._received, self._reply = b"", asyncio.get_running_loop().create_future()
@@ -75,7 +76,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reply is None or self._reply.done():
-            return self.close()  # bytes that nobody asked for: what they belong to can no longer be told
+            return self.close()  # unrequested bytes: from here on, responses could not be matched to requests
         self._received += data
         try:
             reply = parse_reply(self._received)

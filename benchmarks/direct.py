@@ -1,6 +1,6 @@
 """The process that calls `pipe(text)`, one text after the other: no server, no batching.
 
-Owns nothing but that call. It must never know anything of ours that is measured.
+Owns nothing but that call. It must never know anything of this server.
 """
 
 import sys
@@ -19,7 +19,7 @@ def runner(pipe: Any) -> worker.Run:
 
 
 def main(folder: Path, task: str) -> None:
-    worker.obey(runner(weights.load(folder, task)), texts.texts_for(folder, task))
+    worker.serve_lines(runner(weights.load(folder, task)), texts.texts_for(folder, task))
 
 
 if __name__ == "__main__":

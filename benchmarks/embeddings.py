@@ -1,7 +1,7 @@
 """The command: `python -m benchmarks.embeddings FOLDER` compares our embeddings with those of sentence-transformers.
 
-One model, the same texts for each server, in turns: texts a second with 1, 8 and 32 clients, the slowest answers, and
-how far the numbers differ. It must never know torch.
+One model, the same texts for each server, in turn: texts per second with 1, 8 and 32 clients, p99 latency, and the
+largest difference between the embeddings. It must never know torch.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def servers(folder: Path, logs: Path) -> dict[str, Server]:
 
 
 def requests_for(name: str, texts: Sequence[str]) -> list[bytes]:
-    """Numbers as JSON from each."""
+    """Requests whose responses have the numbers as JSON."""
     if name != OURS:
         return [request_of(text) for text in texts]
     form = {"model": "any", "encoding_format": "float"}
@@ -45,7 +45,7 @@ def requests_for(name: str, texts: Sequence[str]) -> list[bytes]:
 
 
 async def worst_difference(running: Mapping[str, Server], texts: Sequence[str]) -> float:
-    """Of any number of any text's embedding."""
+    """The largest difference of any number of any embedding."""
     some = texts[:COMPARED_TEXTS]
     ours = await ask_all(running[OURS].address, requests_for(OURS, some))
     theirs = await ask_all(running[ONE_BY_ONE].address, requests_for(ONE_BY_ONE, some))

@@ -1,4 +1,4 @@
-"""This server around a model that costs nothing: what is left is HTTP, the queue and the server loop.
+"""This server around a model that costs nothing: the costs of HTTP, the queue and the server loop remain.
 
 Owns the app that `uvicorn benchmarks.empty:app` serves. It must never know torch.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import Settings
+from pipeline_webserver.model_info import ModelInfo
 from server import create_app
 
 ANSWER = [
@@ -18,31 +19,27 @@ ANSWER = [
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class OneToken:
     tokens: int = 1
 
 
 class NoModel:
-    """Gives each text the same answer, of a usual size, at once."""
+    """Answers each text at once with the same answer, of a usual size."""
 
-    task = "fill-mask"
+    info = ModelInfo(model="none", task="fill-mask", device="none", dtype="none", threads=0)
     max_batch_tokens = 16_384
     fixed_cost_tokens = 0.0
-
-    def __init__(self) -> None:
-        self.on_progress: Callable[[], None] = lambda: None
 
     async def start(self) -> None:
         gc.freeze()  # as the real one does
 
-    async def prepare(self, work: Sequence[tuple[object, Mapping[str, object]]]) -> Sequence[Nothing]:
-        return [Nothing()] * len(work)
+    async def preprocess(
+        self, inputs: Sequence[tuple[object, Mapping[str, object]]], heartbeat: Callable[[], None]
+    ) -> Sequence[OneToken]:
+        return [OneToken()] * len(inputs)
 
-    async def run(self, batch: Sequence[Any]) -> Sequence[object]:
+    async def run(self, batch: Sequence[Any], heartbeat: Callable[[], None]) -> Sequence[object]:
         return [ANSWER] * len(batch)
-
-    def describe(self) -> dict[str, object]:
-        return {"model": "none", "task": self.task, "device": "none", "threads": 0}
 
     def close(self) -> bool:
         return True

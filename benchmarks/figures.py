@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median over rounds, and the lowest and the highest."""
+    """The median over rounds, the lowest and the highest."""
 
     median: float
     low: float
@@ -19,7 +19,7 @@ class Spread:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least this share of all values does not exceed; None of nothing."""
+    """The smallest value that at least this share of all values does not exceed; None without values."""
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
@@ -34,12 +34,12 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def ratios(values: Sequence[float | None], to: Sequence[float | None]) -> Spread | None:
-    """Each round's value by the same round's other, then the spread; a round that lacks one of them does not count."""
+    """The spread of the ratios of each round; a round that lacks one of the two values does not count."""
     return spread([value / other for value, other in zip(values, to, strict=False) if value is not None and other])
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line with the least squares through `(x, y)`; 0 when there is none."""
+    """The slope of the least-squares line through `(x, y)`; 0 when there is none."""
     if len({x for x, _ in points}) < 2:
         return 0.0
     xs, ys = [x for x, _ in points], [y for _, y in points]

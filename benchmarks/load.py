@@ -1,7 +1,7 @@
 """The load generator: clients in a closed loop, and arrivals in an open one.
 
-Owns when requests are sent, the clock, and the count of answers and errors. It must never know servers' processes,
-models, or what the figures are for.
+Owns when requests are sent, the clock, and the counts of responses and errors. It must never know processes, models,
+or what the figures are for.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.connection import Address, Connection, NotHttp, Reply, connect
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def _seconds() -> "array[float]":
@@ -21,7 +21,7 @@ def _seconds() -> "array[float]":
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a load; times in seconds. `late_s`: how long after it was due the generator sent each request."""
+    """The outcome of a load, in seconds. `late_s`: how long after it was due the generator sent each request."""
 
     latencies_s: "array[float]" = field(default_factory=_seconds)
     late_s: "array[float]" = field(default_factory=_seconds)
@@ -35,12 +35,12 @@ class Tally:
 
     @property
     def per_second(self) -> float:
-        """Right answers, up to the last of them."""
+        """Correct responses per second, up to the last of them."""
         return len(self.latencies_s) / self.elapsed_s if self.elapsed_s else 0.0
 
 
 async def _connect(address: Address, tally: Tally) -> Connection | None:
-    """A new connection; that there is none is an error, and counted."""
+    """A new connection; None, and an error counted, where there is none."""
     try:
         return await connect(address)
     except OSError as error:
@@ -49,12 +49,12 @@ async def _connect(address: Address, tally: Tally) -> Connection | None:
 
 
 async def _exchange(connection: Connection, request: bytes, tally: Tally) -> Reply | None:
-    """The reply if it is a right one; every other outcome is an error, and counted."""
+    """The reply, if its status is 200; every other outcome counts as an error."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             reply = await connection.exchange(request)
     except (OSError, NotHttp) as error:
-        connection.close()  # after a time-out (an `OSError`, too) the answer may still come
+        connection.close()  # after a time-out (an `OSError`, too) the response may still arrive
         tally.count_error(f"{type(error).__name__}: {error}")
         return None
     if reply.status != 200:
@@ -64,9 +64,9 @@ async def _exchange(connection: Connection, request: bytes, tally: Tally) -> Rep
 
 
 async def closed_loop(address: Address, requests: Iterator[bytes], clients: int, seconds: float) -> Tally:
-    """Clients that send until the time is over; what is under way then is waited for and counts.
+    """Clients that send until the time is over; requests in flight then are waited for and count.
 
-    The rate is taken up to the last answer: cut off at the end of the time, it would hang on whether a batch was
+    The rate is taken up to the last response: cut off at the end of the time, it would depend on whether a batch was
     nearly done just then. A client that cannot connect ends.
     """
     loop = asyncio.get_running_loop()
@@ -89,21 +89,21 @@ async def closed_loop(address: Address, requests: Iterator[bytes], clients: int,
 
 
 class Pool:
-    """Connections that are used again; a new one is opened when all are busy."""
+    """Reusable connections; a new one is opened when all are busy."""
 
     def __init__(self, address: Address, tally: Tally) -> None:
         self.address = address
         self.tally = tally
         self._idle: list[Connection] = []
 
-    async def take(self) -> Connection | None:
+    async def acquire(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.usable:
                 return connection
         return await _connect(self.address, self.tally)
 
-    def give_back(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         self._idle.append(connection)
 
     def close(self) -> None:
@@ -112,9 +112,9 @@ class Pool:
 
 
 async def open_loop(address: Address, requests: Iterator[bytes], due_s: Sequence[float]) -> Tally:
-    """A request at each of these times, in seconds from the start, however many are still unanswered.
+    """A request at each of these times, in seconds from the start, however many are still in flight.
 
-    Latency counts from when a request was due, so one that a busy generator or connection sends late is not flattered.
+    Latency counts from when a request was due, so it includes the delay of a busy generator.
     """
     loop = asyncio.get_running_loop()
     tally = Tally()
@@ -122,14 +122,14 @@ async def open_loop(address: Address, requests: Iterator[bytes], due_s: Sequence
     started = loop.time()
 
     async def arrive(due: float) -> None:
-        connection = await pool.take()
+        connection = await pool.acquire()
         if connection is None:
             return
         tally.late_s.append(loop.time() - due)
         if await _exchange(connection, next(requests), tally) is not None:
             tally.latencies_s.append(loop.time() - due)
             tally.elapsed_s = loop.time() - started
-        pool.give_back(connection)
+        pool.release(connection)
 
     await _at_times([started + offset for offset in due_s], arrive)
     pool.close()
@@ -137,7 +137,7 @@ async def open_loop(address: Address, requests: Iterator[bytes], due_s: Sequence
 
 
 async def _at_times(times: Sequence[float], start: Callable[[float], Coroutine[Any, Any, None]]) -> None:
-    """Start the work of each time at that time, and wait for all of it."""
+    """Call `start` at each of these times, and wait for all calls."""
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
         for time in times:
@@ -146,7 +146,7 @@ async def _at_times(times: Sequence[float], start: Callable[[float], Coroutine[A
 
 
 async def ask_all(address: Address, requests: Sequence[bytes]) -> list[bytes | None]:
-    """The bodies of the right answers to requests that are all sent at once."""
+    """The bodies of the responses to requests that are all sent at once; None for an error."""
     tally = Tally()
 
     async def ask(request: bytes) -> bytes | None:

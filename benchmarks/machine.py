@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.results import Machine
 
-# What matrix products are made of, in the words of `/proc/cpuinfo`.
+# The instructions that matrix products use, as `/proc/cpuinfo` names them.
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16")
 PACKAGES = ("torch", "transformers", "starlette", "uvicorn", "uvloop", "httptools")
 
@@ -25,23 +25,23 @@ def _read(path: str) -> str:
 
 
 def _field(text: str, name: str) -> str | None:
-    found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.MULTILINE)
-    return found and found[1].strip()
+    match = re.search(rf"^{name}\s*:\s*(.*)$", text, re.MULTILINE)
+    return match and match[1].strip()
 
 
 def rss_mb(pid: int) -> float | None:
-    """The memory a process has in use, in MB of 10^6 bytes; None where the system does not tell."""
-    found = _field(_read(f"/proc/{pid}/status"), "VmRSS")
-    return int(found.split()[0]) * 1024 / 1e6 if found else None
+    """The resident memory of a process, in MB of 10^6 bytes; None where the system does not report it."""
+    resident = _field(_read(f"/proc/{pid}/status"), "VmRSS")
+    return int(resident.split()[0]) * 1024 / 1e6 if resident else None
 
 
 def children(pid: int) -> list[int]:
-    """The processes that one has started; none where the system does not tell."""
+    """The children of a process; none where the system does not report them."""
     return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
 
 
 def load_average() -> float | None:
-    """How many threads wanted a core in the last minute; None where the system does not tell."""
+    """The number of threads that were ready to run in the last minute; None where the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
@@ -67,10 +67,10 @@ def this_machine() -> Machine:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,7 +1,7 @@
 """The models that are measured: their shapes, their tasks, their folders.
 
-Owns the list and the cache of folders. It must never know torch: the weights are made by `weights.py`, in a process of
-its own.
+Owns the list and the cache of folders. It must never know torch: `weights.py` creates the weights, in a process of its
+own.
 """
 
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ MODELS = {
 
 
 async def folder_of(model: Model, cache: Path) -> Path:
-    """The model's folder, made if it is not there. Raises `RuntimeError`."""
+    """The model's folder, created if it does not exist. Raises `RuntimeError`."""
     if model.shape is None:
         return BUNDLED
     folder = cache / model.name
-    made = (folder / "config.json").is_file()
-    if not made and await run_module("benchmarks.weights", model.name, str(folder)):
-        raise RuntimeError(f"the model {model.name} could not be made")
+    exists = (folder / "config.json").is_file()
+    if not exists and await run_module("benchmarks.weights", model.name, str(folder)):
+        raise RuntimeError(f"the model {model.name} could not be created")
     return folder

@@ -1,8 +1,8 @@
-"""The naive servers, which ours is compared with: what one gets by following a guide to the end and no further.
+"""The naive servers, which this server is compared with: what the guide of `transformers` leads to, and no more.
 
 Owns two ASGI apps, `unbatched` and `batched`, whose pipeline is named by `BENCHMARK_MODEL` and `BENCHMARK_TASK`. Both
-run the pipeline on the event loop; since a queue that is not empty is read without a pause, answers leave only when all
-that had arrived is done. It must never know anything of ours that is measured, and is not to be improved.
+run the pipeline on the event loop; since a queue that is not empty is read without a pause, responses leave only when
+all arrivals are done. It must never know anything of this server, and must not be improved.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ async def one_by_one(pipe: Any, arrivals: asyncio.Queue[Waiting]) -> None:
 
 
 async def in_batches(pipe: Any, arrivals: asyncio.Queue[Waiting]) -> None:
-    """As many as have gathered at once, padded to the longest."""
+    """All that have gathered, in one batch, padded to the longest."""
     while True:
         batch = await gather(arrivals)
         texts = [text for text, _ in batch]
-        # A list of one comes back as the bare answer for some tasks.
+        # For some tasks, the result of a list of one is not a list.
         outputs = pipe(texts, batch_size=len(texts)) if len(texts) > 1 else [pipe(texts[0])]
         for (_, response), output in zip(batch, outputs, strict=True):
             response.put_nowait(output)
 
 
 async def gather(arrivals: asyncio.Queue[Waiting]) -> list[Waiting]:
-    """The first, and whatever follows without a pause; each arrival begins the wait anew, and nothing bounds it."""
+    """The first, and all that follow without a pause; each arrival restarts the wait, without a bound."""
     batch = [await arrivals.get()]
     with suppress(TimeoutError):
         while True:

@@ -1,6 +1,6 @@
-"""The noise: how many cores something else took while a measurement ran, other processes and the host of the machine.
+"""The noise: how many cores other processes, or the host of the machine, took while a measurement ran.
 
-Owns the reckoning with `/proc`. It must never know what is measured.
+Owns what is computed from `/proc`. It must never know what is measured.
 """
 
 import os
@@ -12,19 +12,19 @@ QUIET_CORES = 0.1
 
 
 def busy_ticks(stat: str) -> int:
-    """From `/proc/stat`: of all cores, the time that was not idle; a virtual machine's stolen time is among it."""
+    """From `/proc/stat`: the busy time of all cores, including the time that the host of a virtual machine stole."""
     user, nice, system, _, _, irq, softirq, steal = (int(value) for value in stat.split("\n", 1)[0].split()[1:9])
     return user + nice + system + irq + softirq + steal
 
 
 def own_ticks(stat: str) -> int:
-    """From `/proc/PID/stat`: what this process used. Its name may hold anything, brackets too."""
+    """From `/proc/PID/stat`: what this process used. Its name may contain anything, including parentheses."""
     fields = stat.rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 
 
 def others_ticks(pids: Iterable[int]) -> int | None:
-    """What was used by none of these processes; None where the system does not tell, or one has ended."""
+    """What other processes used; None where the system does not report it, or one of `pids` has ended."""
     try:
         own = sum(own_ticks(Path(f"/proc/{pid}/stat").read_text()) for pid in pids)
         return busy_ticks(Path("/proc/stat").read_text()) - own
@@ -33,7 +33,7 @@ def others_ticks(pids: Iterable[int]) -> int | None:
 
 
 class Noise:
-    """From when it is made, what all but these processes use."""
+    """What processes other than these use, from when it is created."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self.pids = pids

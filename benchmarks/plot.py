@@ -1,6 +1,6 @@
-"""The picture: `results.png` from what a run found. `python -m benchmarks.plot FOLDER` draws it anew.
+"""The picture: `results.png` from the results of a run. `python -m benchmarks.plot FOLDER` draws it again.
 
-Owns the drawing, and alone knows matplotlib, which only this file needs. It must never know how anything was measured.
+Owns the drawing, and is the only file that needs matplotlib. It must never know how anything was measured.
 """
 
 import sys
@@ -37,7 +37,7 @@ def subjects_of(model: ModelResult) -> list[SubjectResult]:
 
 
 def workload_of(subject: SubjectResult) -> str:
-    """Where a subject shows what it can do."""
+    """The workload with the best throughput of a subject."""
     return {DIRECT: ALONE, OFFLINE: best_batches(subject)}.get(subject.name, FULL.name)
 
 
@@ -48,20 +48,20 @@ def label(axes: Axes, x: float, row: int, text: str, *, bold: bool) -> None:
 
 
 def draw_throughput(axes: Axes, model: ModelResult) -> None:
-    """A bar for each subject, with how many times the naive server's it is."""
+    """A bar for each subject, with its ratio to the naive server."""
     for row, subject in enumerate(subjects_of(model)):
         rate = subject.median(workload_of(subject), "texts_per_s") or 0.0
         axes.barh(row, rate, height=0.72, color=COLOURS[subject.name])
         times = model.ratio(subject.name, workload_of(subject), "texts_per_s", NAIVE, FULL.name)
-        said = "" if times is None or subject.name == NAIVE else f"   {times.median:.1f}x"
-        label(axes, rate, row, f"{number(rate)}{said}", bold=subject.name == OURS)
+        ratio = "" if times is None or subject.name == NAIVE else f"   {times.median:.1f}x"
+        label(axes, rate, row, f"{number(rate)}{ratio}", bold=subject.name == OURS)
     axes.set_yticks(range(len(subjects_of(model))), [subject.name for subject in subjects_of(model)])
     axes.set_title(f"{model.name}: {model.description}", loc="left", fontsize=TITLE_POINTS, weight="bold")
     axes.margins(x=0.3)
 
 
 def draw_latency(axes: Axes, model: ModelResult) -> None:
-    """From p50 to p99, at one rate of arrivals for all."""
+    """From p50 to p99, at the same rate of arrivals for all."""
     for row, subject in enumerate(subjects_of(model)):
         p50, p99 = (subject.median(STEADY, figure) for figure in ("p50_ms", "p99_ms"))
         if p50 is not None and p99 is not None:
@@ -77,7 +77,7 @@ def draw_latency(axes: Axes, model: ModelResult) -> None:
 
 
 def spread_out(axes: Axes) -> None:
-    """A logarithmic axis with plain numbers, and room for what stands right of the last point."""
+    """A logarithmic axis with plain numbers, and room for the label of the last point."""
     axes.set_xscale("log")
     low, high = axes.dataLim.intervalx
     if 0 < low <= high:

@@ -1,4 +1,4 @@
-"""The processes that are measured: started, watched, ended by their own id.
+"""The processes that are measured: started, watched, ended by their own process id.
 
 Owns their life, their logs and their memory. It must never know workloads, nor what a process is for.
 """
@@ -19,16 +19,16 @@ from typing import Any, TypeVar
 from benchmarks.machine import children, rss_mb
 
 ROOT = Path(__file__).parent.parent
-STARTING_S = 300.0
-ENDING_S = 15.0
-LINE_BYTES = 2**24  # the longest line a worker may answer with
+START_TIMEOUT_S = 300.0
+END_TIMEOUT_S = 15.0
+MAX_LINE_BYTES = 2**24  # of a worker's answer
 LOG_LINES = 12
 Result = TypeVar("Result")
 STARTED = "Application startup complete."
 
 
 class Failed(Exception):
-    """A process did not start, or ended, or does not answer; the text has its last lines."""
+    """A process did not start, or ended, or does not answer; the message has the last lines of its log."""
 
 
 class Process(ABC):
@@ -56,31 +56,31 @@ class Process(ABC):
 
     @property
     def rss_mb(self) -> float | None:
-        """Of all of them; what they share counts in each."""
-        found = [mb for pid in self.pids if (mb := rss_mb(pid)) is not None]
-        return sum(found) if found else None
+        """The resident memory of all of them; memory that they share counts for each."""
+        sizes = [mb for pid in self.pids if (mb := rss_mb(pid)) is not None]
+        return sum(sizes) if sizes else None
 
     async def start(self) -> None:
         """Return when it is ready. Raises `Failed`."""
-        # The caller's own settings would change what is measured; the network is for nobody.
+        # The caller's own settings would change what is measured; no process may use the network.
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("PIPELINE_")}
         with self._log.open("wb") as log:
             self._process = await self._open(
                 (sys.executable, *self._arguments), {**inherited, "HF_HUB_OFFLINE": "1", **self._environment}, log
             )
         try:
-            async with asyncio.timeout(STARTING_S):
+            async with asyncio.timeout(START_TIMEOUT_S):
                 await self._wait_until_ready()
         except TimeoutError:
             raise self.failure("is not ready yet") from None
 
     async def end(self) -> None:
-        """Ask it to end, and end it if it does not."""
+        """Terminate it, and kill it if it does not end."""
         if self._process is None:
             return
         with suppress(ProcessLookupError, TimeoutError):
             self._process.terminate()
-            async with asyncio.timeout(ENDING_S):
+            async with asyncio.timeout(END_TIMEOUT_S):
                 await self._process.wait()
         with suppress(ProcessLookupError):
             self._process.kill()
@@ -101,7 +101,7 @@ class Process(ABC):
 
 
 async def run_module(module: str, *arguments: str) -> int:
-    """The exit status of a Python process that runs to its end, and no longer than who waits for it."""
+    """The exit status of a Python process that runs to its end, or is killed when the caller is cancelled."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, cwd=ROOT)
     try:
         return await process.wait()
@@ -112,9 +112,9 @@ async def run_module(module: str, *arguments: str) -> int:
 
 
 def run_unless_terminated(work: Coroutine[Any, Any, Result]) -> Result:
-    """Do this, and end it, with the processes that it started, when this process is told to end."""
+    """Run this; on SIGTERM, cancel it, so that it ends the processes that it started."""
 
-    async def cancelled_by_a_signal() -> Result:
+    async def cancelled_by_sigterm() -> Result:
         task = asyncio.current_task()
         assert task is not None
         with suppress(NotImplementedError):
@@ -122,7 +122,7 @@ def run_unless_terminated(work: Coroutine[Any, Any, Result]) -> Result:
         return await work
 
     try:
-        return asyncio.run(cancelled_by_a_signal())
+        return asyncio.run(cancelled_by_sigterm())
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise SystemExit("Stopped; the processes that were measured have ended.") from None
 
@@ -139,10 +139,10 @@ class Server(Process):
     def __init__(self, app: str, environment: Mapping[str, str], log: Path, workers: int = 1) -> None:
         self.address = ("127.0.0.1", free_port())
         self.workers = workers
-        where = ("--host", self.address[0], "--port", str(self.address[1]), "--workers", str(workers))
-        # No answer may take so long, and no connection rest so long, that uvicorn hangs up on a client.
+        listen = ("--host", self.address[0], "--port", str(self.address[1]), "--workers", str(workers))
+        # No response may take so long, and no connection be idle so long, that uvicorn closes it.
         quiet = ("--no-access-log", "--timeout-keep-alive", "300")
-        super().__init__(("-m", "uvicorn", app, *where, *quiet), environment, log)
+        super().__init__(("-m", "uvicorn", app, *listen, *quiet), environment, log)
 
     async def _open(
         self, command: Sequence[str], environment: Mapping[str, str], log: Any
@@ -152,7 +152,7 @@ class Server(Process):
         )
 
     async def _wait_until_ready(self) -> None:
-        """Each worker says so in the log; one alone listens only after that, several from the start."""
+        """Each worker logs that it has started; one alone listens only after that, several from the start."""
         while self.alive:
             if self._log.read_text(errors="replace").count(STARTED) >= self.workers:
                 with suppress(OSError):
@@ -160,17 +160,17 @@ class Server(Process):
                     writer.close()
                     return
             await asyncio.sleep(0.1)
-        raise self.failure("ended before it served")
+        raise self.failure("ended before it listened")
 
 
 class Worker(Process):
-    """A process that answers lines with lines."""
+    """A process that reads commands and writes answers, a line each."""
 
     def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
         super().__init__(("-m", module, *arguments), {}, log)
 
     async def ask(self, line: str) -> Any:
-        """What it answers. Raises `Failed`."""
+        """Its answer. Raises `Failed`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with suppress(ConnectionError):
@@ -185,7 +185,7 @@ class Worker(Process):
         self, command: Sequence[str], environment: Mapping[str, str], log: Any
     ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE, stderr=log, limit=LINE_BYTES
+            *command, cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE, stderr=log, limit=MAX_LINE_BYTES
         )
 
     async def _wait_until_ready(self) -> None:

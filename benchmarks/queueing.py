@@ -1,6 +1,6 @@
-"""A server that batches, on paper: what a batch costs, and how long requests then take under a load.
+"""A simulated server with dynamic batching: what a batch costs, and the latency of requests under a load.
 
-Owns the model, which has two numbers and no knowledge of the server but its rule: whatever waits when the model is free
+Owns the simulation, which has two parameters and one rule of the server: all that waits when the model becomes free
 goes into the next batch, up to the largest. Pure. It must never know what was measured, nor how.
 """
 
@@ -13,14 +13,14 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a batch takes: a fixed time, and a time for each text of average length; in seconds."""
+    """The cost of a batch: a fixed time, and a time for each text of average length, in seconds."""
 
     fixed_s: float
     text_s: float
 
 
 def fit(alone_per_s: float, together_per_s: float, together: float) -> Cost:
-    """From two closed loops: the answers a second with one client, and with so many whose texts share batches."""
+    """The cost, from the throughput of two closed loops: one client, and `together` clients that share batches."""
     text_s = (together / together_per_s - 1 / alone_per_s) / (together - 1)
     return Cost(1 / alone_per_s - text_s, text_s)
 
@@ -28,9 +28,9 @@ def fit(alone_per_s: float, together_per_s: float, together: float) -> Cost:
 def simulate(
     cost: Cost, rate_per_s: float, lengths: Sequence[float], max_batch_size: int, requests: int = 20_000
 ) -> list[float]:
-    """The latencies of so many requests that arrive by chance (Poisson), in seconds and in the order they came.
+    """The latencies of so many Poisson arrivals, in seconds and in the order of arrival.
 
-    `lengths` are those of the texts, in any unit, used over and over; a text costs in proportion to its length.
+    `lengths` are those of the texts, in any unit, repeated; a text costs in proportion to its length.
     """
     generator = random.Random(SEED)  # noqa: S311 - repeatable, not secret
     mean = sum(lengths) / len(lengths)

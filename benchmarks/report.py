@@ -1,4 +1,4 @@
-"""The report: `results.md` from what a run found. `python -m benchmarks.report FOLDER` writes it anew.
+"""The report: `results.md` from the results of a run. `python -m benchmarks.report FOLDER` writes it again.
 
 Owns the tables and the form of numbers in them; pure but for `write`. It must never know how anything was measured.
 """
@@ -67,9 +67,9 @@ def in_short(results: Results) -> str:
     head += [f"p50 / p99 ms at {LAST_OPEN.name}: {name}" for name in (OURS, NAIVE)]
     rows = []
     for model in results.models:
-        found = [model.find(name) for name in (OURS, NAIVE, NAIVE_BATCHING)]
-        rates = [number(one.median(FULL.name, "texts_per_s")) if one else NOTHING for one in found]
-        waits = [latency(one, LAST_OPEN.name) if one else NOTHING for one in found[:2]]
+        subjects = [model.find(name) for name in (OURS, NAIVE, NAIVE_BATCHING)]
+        rates = [number(one.median(FULL.name, "texts_per_s")) if one else NOTHING for one in subjects]
+        waits = [latency(one, LAST_OPEN.name) if one else NOTHING for one in subjects[:2]]
         rows.append([model.name, *rates, ratio(model.ratio(OURS, FULL.name, "texts_per_s", NAIVE)), *waits])
     return table(head, rows)
 
@@ -113,31 +113,31 @@ def open_loop(model: ModelResult) -> str:
 
 
 def differences(model: ModelResult) -> str:
-    found = [(subject.name, subject.difference) for subject in model.subjects if subject.difference]
-    rows = [[name, f"{d.worst:.1e}", f"{d.same_top} of {d.texts}"] for name, d in found]
+    compared = [(subject.name, subject.difference) for subject in model.subjects if subject.difference]
+    rows = [[name, f"{d.worst:.1e}", f"{d.same_top} of {d.texts}"] for name, d in compared]
     return table(["answers against `pipe(text)`'s", "worst difference of a score", "same top answer"], rows)
 
 
-def troubles(model: ModelResult) -> list[str]:
+def problems_of(model: ModelResult) -> list[str]:
     """Every failure and every error of a model's subjects."""
     lines = []
     for subject in model.subjects:
-        where = f"{model.name}, {subject.name}"
+        name = f"{model.name}, {subject.name}"
         if subject.failure is not None:
-            lines.append(failed(where, subject.failure))
+            lines.append(failed(name, subject.failure))
         for m in subject.measurements:
             if m.errors:
-                lines.append(f"{where}, {m.workload}, round {m.round + 1}: {m.errors} errors, e.g. `{m.first_error}`")
+                lines.append(f"{name}, {m.workload}, round {m.round + 1}: {m.errors} errors, e.g. `{m.first_error}`")
     return lines
 
 
-def failed(where: str, failure: str) -> str:
-    return f"{where} FAILED:\n\n```text\n{failure}\n```"
+def failed(name: str, failure: str) -> str:
+    return f"{name} FAILED:\n\n```text\n{failure}\n```"
 
 
-def trouble(results: Results) -> str:
-    """All that went wrong, or nothing."""
-    lines = [line for model in results.models for line in troubles(model)]
+def problems(results: Results) -> str:
+    """Every failure and every error, or an empty string."""
+    lines = [line for model in results.models for line in problems_of(model)]
     if results.soak is not None and results.soak.failure is not None:
         lines.append(failed("soak", results.soak.failure))
     if results.soak is not None and results.soak.errors:
@@ -145,23 +145,25 @@ def trouble(results: Results) -> str:
     return "\n\n".join(["## THIS RUN HAD ERRORS", *lines]) if lines else ""
 
 
-def soak(found: Soak) -> str:
-    memory = [number(value) for value in (found.first_mb, found.last_mb, found.max_mb)]
-    slopes = [f"{value:+.2f}" for value in (found.mb_per_minute, found.late_mb_per_minute)]
-    row = [found.model, number(found.seconds), number(found.texts_per_s), str(found.errors), *memory, *slopes]
-    head = [f"{OURS}, {found.clients} clients", "seconds", "texts/s", "errors"]
+def soak(result: Soak) -> str:
+    memory = [number(value) for value in (result.first_mb, result.last_mb, result.max_mb)]
+    slopes = [f"{value:+.2f}" for value in (result.mb_per_minute, result.late_mb_per_minute)]
+    row = [result.model, number(result.seconds), number(result.texts_per_s), str(result.errors), *memory, *slopes]
+    head = [f"{OURS}, {result.clients} clients", "seconds", "texts/s", "errors"]
     head += [f"{when}, MB" for when in ("first", "last", "most")]
     return table([*head, "MB a minute", "the same, second half"], [row])
 
 
-def quiet(results: Results) -> str:
-    """How much else the machine had to do, loudly if it was too much."""
+def noise_of(results: Results) -> str:
+    """The load of other processes, loudly if it was too high."""
     everything = [m for model in results.models for subject in model.subjects for m in subject.measurements]
     taken = spread([m.others_cores for m in everything if m.others_cores is not None])
     if taken is None:
         return "How much else the machine had to do is not known."
-    said = f"Meanwhile others took {taken.median:.2f} cores (median of all measurements; at most {taken.high:.2f})."
-    return said if taken.median <= QUIET_CORES else f"**THE MACHINE WAS NOT QUIET, so the figures mean little.** {said}"
+    noise = f"Meanwhile others took {taken.median:.2f} cores (median of all measurements; at most {taken.high:.2f})."
+    if taken.median <= QUIET_CORES:
+        return noise
+    return f"**THE MACHINE WAS NOT QUIET, so the figures mean little.** {noise}"
 
 
 def hardware(results: Results) -> str:
@@ -198,11 +200,11 @@ def model_sections(model: ModelResult) -> list[str]:
 
 
 def render(results: Results) -> str:
-    """All of it, in Markdown."""
+    """The whole report, in Markdown."""
     rounds = f"{results.rounds} round{'s' * (results.rounds != 1)} of {results.seconds:g} s"
-    sections = ["# Benchmarks", trouble(results), f"Of {results.date}."]
+    sections = ["# Benchmarks", problems(results), f"Of {results.date}."]
     if results.models:
-        sections += [f"Medians of {rounds}; in brackets, lowest to highest. {quiet(results)}", in_short(results)]
+        sections += [f"Medians of {rounds}; in brackets, lowest to highest. {noise_of(results)}", in_short(results)]
     for model in results.models:
         sections += model_sections(model)
     if results.soak is not None:

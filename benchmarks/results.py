@@ -1,6 +1,6 @@
-"""What a run found: the raw figures of every measurement, and the file they are kept in.
+"""The results of a run: the figures of every measurement, and the file that holds them.
 
-Owns the form of `results.json`. It must never know how something was measured, nor how it is shown.
+Owns the form of `results.json`. It must never know how a figure was measured, nor how it is shown.
 """
 
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ from benchmarks.load import Tally
 class Measurement:
     """One subject under one workload in one round.
 
-    `rate_per_s` is what an open loop was to send, `late_p99_ms` how late the generator was in sending it, and
-    `others_cores` how many cores something else took.
+    `rate_per_s` is the planned rate of an open loop, `late_p99_ms` how late the generator was in sending it, and
+    `others_cores` how many cores other processes took.
     """
 
     workload: str
@@ -64,7 +64,7 @@ class Difference:
 
 @dataclass(slots=True)
 class SubjectResult:
-    """`failure` is why it did not start, or ended, with the last lines of its log."""
+    """The figures of one subject; `failure` is why it did not start, or ended, with the last lines of its log."""
 
     name: str
     rss_mb: float | None = None
@@ -78,8 +78,8 @@ class SubjectResult:
         return values
 
     def median(self, workload: str, figure: str) -> float | None:
-        found = spread([value for value in self.of(workload, figure) if value is not None])
-        return None if found is None else found.median
+        over_rounds = spread([value for value in self.of(workload, figure) if value is not None])
+        return None if over_rounds is None else over_rounds.median
 
 
 @dataclass(slots=True)

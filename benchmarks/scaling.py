@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks.scaling` measures threads against processes, and a model of latency against load.
+"""The command: `python -m benchmarks.scaling` measures threads against processes, and latency against load.
 
 Owns what is compared and the form of `scaling.md`. It must never know torch.
 """
@@ -32,14 +32,14 @@ logger = logging.getLogger("benchmarks")
 EMPTY = "1 process, a model that costs nothing"
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.9)
 MAX_BATCH_SIZE = 32
-# An open loop has to go on until its queue is as long as it gets; as long as so many measurements of a closed one.
-LONGER = 6
+# An open loop takes as long as so many measurements of a closed one: its queue needs time to reach its full length.
+OPEN_LOOP_FACTOR = 6
 
 
 def variants(cores: int) -> dict[str, tuple[int, int]]:
     """Processes and threads of each, by name: the default first, then one core, and as many processes as cores."""
-    found = [(1, cores), (1, 1), (cores, 1), (cores, cores)]
-    return {f"{p} process{'es' * (p > 1)}, {t} thread{'s' * (t > 1)}": (p, t) for p, t in dict.fromkeys(found)}
+    counts = [(1, cores), (1, 1), (cores, 1), (cores, cores)]
+    return {f"{p} process{'es' * (p > 1)}, {t} thread{'s' * (t > 1)}": (p, t) for p, t in dict.fromkeys(counts)}
 
 
 # Threads and processes
@@ -75,20 +75,20 @@ async def throughput(name: str, servers: dict[str, Server], texts: list[str], op
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load: what was sent and refused; latencies that were measured, and those on paper, in seconds."""
+    """One load: the planned rate, the rejected requests, and the measured and predicted latencies in seconds."""
 
     share: float
     rate_per_s: float
-    refused: int
+    rejected: int
     measured_s: list[float]
     predicted_s: list[float]
 
     def row(self) -> list[str]:
-        cells = [[milliseconds(percentile(found, share)) for share in (0.5, 0.99)] for found in self.both]
-        in_house = [self.rate_per_s * statistics.mean(found) for found in self.both]
+        cells = [[milliseconds(percentile(values, share)) for share in (0.5, 0.99)] for values in self.both]
+        in_flight = [self.rate_per_s * statistics.mean(values) for values in self.both]  # Little's law
         times = [f"{number(p50)} / {number(p99)}" for p50, p99 in cells]
-        refused = f", {self.refused} refused" * bool(self.refused)
-        return [f"{self.share:.0%}, {number(self.rate_per_s)}/s{refused}", *times, *map(number, in_house)]
+        rejected = f", {self.rejected} rejected" * bool(self.rejected)
+        return [f"{self.share:.0%}, {number(self.rate_per_s)}/s{rejected}", *times, *map(number, in_flight)]
 
     @property
     def both(self) -> tuple[list[float], list[float]]:
@@ -96,7 +96,7 @@ class Point:
 
 
 async def against_load(model: Model, folder: Path, options: argparse.Namespace, logs: Path) -> str:
-    """The server as it is by default. What the model needs is measured anew before each load: machines have moods."""
+    """The server with its defaults. The model's cost is measured before each load, since machines vary in speed."""
     texts = texts_for(folder, model.task)
     lengths = [float(len(text.split())) for text in texts]
     requests = itertools.cycle([request_of(text) for text in texts])
@@ -110,7 +110,7 @@ async def against_load(model: Model, folder: Path, options: argparse.Namespace, 
                 for clients in (1, FULL.clients)
             ]
             rate = share * full
-            due_s = poisson_arrivals(rate, LONGER * options.seconds, seed=1)
+            due_s = poisson_arrivals(rate, OPEN_LOOP_FACTOR * options.seconds, seed=1)
             tally = await open_loop(ours.address, requests, due_s)
             cost = fit(alone, full, FULL.clients)
             predicted = simulate(cost, rate, lengths, MAX_BATCH_SIZE)
@@ -118,8 +118,8 @@ async def against_load(model: Model, folder: Path, options: argparse.Namespace, 
             logger.info("%s  %s", model.name, rows[-1])
     finally:
         await ours.end()
-    times = [f"p50 / p99 ms, {kind}" for kind in ("measured", "on paper")]
-    return table(["load", *times, "texts in the house, measured", "on paper"], rows)
+    times = [f"p50 / p99 ms, {kind}" for kind in ("measured", "predicted")]
+    return table(["load", *times, "texts in flight, measured", "predicted"], rows)
 
 
 async def run(options: argparse.Namespace) -> None:
@@ -127,7 +127,7 @@ async def run(options: argparse.Namespace) -> None:
     parts = ["# Processes, threads and load"]
     parts.append(f"{machine.processor}, {machine.cores} cores, {' '.join(machine.instructions)}.")
     each = f"Closed loops: medians of {options.rounds} rounds of {options.seconds:g} s"
-    parts.append(f"{each}. Loads: one open loop of {LONGER * options.seconds:g} s each.")
+    parts.append(f"{each}. Loads: one open loop of {OPEN_LOOP_FACTOR * options.seconds:g} s each.")
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         logs = Path(scratch)
         empty = {EMPTY: Server("benchmarks.empty:app", {}, logs / "empty.log")}
@@ -142,7 +142,8 @@ async def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    options = parse(parser("python -m benchmarks.scaling", f"{__doc__} Open loops take {LONGER} times as long."))
+    description = f"{__doc__} Open loops take {OPEN_LOOP_FACTOR} times as long."
+    options = parse(parser("python -m benchmarks.scaling", description))
     options.output.mkdir(parents=True, exist_ok=True)
     run_unless_terminated(run(options))
 

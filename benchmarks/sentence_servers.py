@@ -1,7 +1,7 @@
-"""The naive servers with sentence-transformers in the pipeline's place, which our embeddings are compared with.
+"""The naive servers with sentence-transformers instead of a pipeline: what embeddings are compared with.
 
 Owns two ASGI apps, `unbatched` and `batched`; the model's folder is `BENCHMARK_MODEL`. It must never know anything of
-ours that is measured.
+this server.
 """
 
 import os
@@ -14,7 +14,7 @@ from benchmarks.naive import create_app, in_batches, one_by_one
 
 
 def encoder() -> Any:
-    """What is called like a pipeline: one text or a list of them."""
+    """A function that is called like a pipeline: with one text or with a list."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = SentenceTransformer(os.environ["BENCHMARK_MODEL"], device="cpu")
 

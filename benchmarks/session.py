@@ -1,6 +1,6 @@
-"""A session: all subjects of one model, measured in turns.
+"""A session: all subjects of one model, measured in turn.
 
-Owns the order of things and which subject is still in the run. It must never know how processes are started, how
+Owns the order of measurements, and which subject is still measured. It must never know how processes are started, how
 figures are computed, or how they are shown.
 """
 
@@ -38,7 +38,7 @@ COMPARED_TEXTS = 50
 
 
 class Session:
-    """Fills a `ModelResult`. A subject that fails is left out from there on, and the others go on."""
+    """Fills a `ModelResult`. A subject that fails is left out from then on, and the others continue."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Session:
     # Before and after
 
     async def _start(self) -> None:
-        """One after the other: a server that measures its model at the start is to have the machine to itself."""
+        """One after the other: a server that measures its model at the start needs the machine to itself."""
         for name, process in self._processes.items():
             logger.info("%s  starting %s", self.result.name, name)
             try:
@@ -156,7 +156,7 @@ class Session:
         return Noise([os.getpid(), *(pid for process in self._processes.values() for pid in process.pids)])
 
     def _endless(self, turn: int) -> Iterator[bytes]:
-        """The same requests for every subject in a round, others in the next; from the beginning of a block of them."""
+        """The same requests for every subject in a round, others in the next; from the beginning of a block."""
         first = turn * 7 * BLOCK % len(self._requests)
         return itertools.cycle(self._requests[first:] + self._requests[:first])
 
@@ -164,9 +164,9 @@ class Session:
         return [name for name in names if self._subject(name).failure is None]
 
     def _subject(self, name: str) -> SubjectResult:
-        found = self.result.find(name)
-        assert found is not None, "every process has its result"
-        return found
+        result = self.result.find(name)
+        assert result is not None, "every process has its result"
+        return result
 
     def _note(self, name: str, measurement: Measurement) -> None:
         self._subject(name).measurements.append(measurement)

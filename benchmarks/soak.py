@@ -1,4 +1,4 @@
-"""The soak: this server alone, under full load for long, with an eye on its memory.
+"""The soak: this server alone under full load for a long time, while its memory is sampled.
 
 Owns the sampling. It must never know the other servers.
 """
@@ -14,7 +14,7 @@ from benchmarks.processes import Failed, Server
 from benchmarks.results import Soak
 from benchmarks.workloads import FULL
 
-MOST_INTERVAL_S = 5.0
+MAX_INTERVAL_S = 5.0
 Samples = list[tuple[float, float]]
 
 
@@ -29,7 +29,7 @@ async def sample(server: Server, interval_s: float, samples: Samples) -> None:
 
 
 def soak_of(model: str, tally: Tally, samples: Samples, failure: str | None) -> Soak:
-    """The figures, by the minute."""
+    """The figures; slopes are per minute."""
     minutes = [(seconds / 60, megabytes) for seconds, megabytes in samples]
     megabytes = [value for _, value in samples]
     return Soak(
@@ -55,7 +55,7 @@ async def soak(model: str, server: Server, texts: Sequence[str], seconds: float)
     try:
         await server.start()
         await closed_loop(server.address, requests, FULL.clients, 1.0)
-        sampling = asyncio.create_task(sample(server, min(MOST_INTERVAL_S, seconds / 20), samples))
+        sampling = asyncio.create_task(sample(server, min(MAX_INTERVAL_S, seconds / 20), samples))
         tally = await closed_loop(server.address, requests, FULL.clients, seconds)
         sampling.cancel()
         await asyncio.wait({sampling})

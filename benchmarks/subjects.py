@@ -1,4 +1,4 @@
-"""The subjects: who is measured, by which name, and how each is started.
+"""The subjects: what is measured, under which name, and how each is started.
 
 Owns that list. It must never know workloads or figures.
 """

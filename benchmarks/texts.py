@@ -1,4 +1,4 @@
-"""The texts that are sent: made up, different from each other, the same in every run.
+"""The texts that are sent: random words, different from each other, the same in every run.
 
 Owns their lengths and words; reads a vocabulary from a model's folder. It must never know servers, HTTP or torch.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TEXTS = 1024
-# Lengths come in blocks that are as long as each other: how fast a server is does not hang on how far it got.
+# All blocks of so many texts have about the same length: throughput does not depend on how far a server got.
 BLOCK = 32
 SHORTEST, LONGEST = 5, 120
 MEDIAN_WORDS, SIGMA = 22, 0.65

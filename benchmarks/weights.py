@@ -1,6 +1,6 @@
-"""The weights: making a model's folder, and loading one as a `transformers` pipeline in float32.
+"""The weights: a model's folder is created, or loaded as a `transformers` pipeline in float32.
 
-Owns what of torch the other files need. It must never know servers, or anything of ours that is measured.
+Owns what the other files need of torch. It must never know servers, or anything of this server.
 """
 
 import json
@@ -25,7 +25,7 @@ CLASSIFIER_SPREAD = 30.0
 
 
 def save_tokenizer(folder: Path) -> None:
-    """The bundled tokenizer, with made-up entries up to BERT's size, so that every id can be decoded."""
+    """The bundled tokenizer, with unused entries up to BERT's size, so that every id can be decoded."""
     tokenizer: dict[str, Any] = json.loads((BUNDLED / "tokenizer.json").read_text("utf-8"))
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     vocabulary |= {f"[unused{number}]": number for number in range(len(vocabulary), VOCABULARY_SIZE)}
@@ -50,12 +50,12 @@ def random_model(model: Model) -> Any:
     torch.manual_seed(SEED)
     with torch.no_grad():
         if model.task == "text-classification":
-            made = transformers.BertForSequenceClassification(configuration)
-            made.classifier.weight.mul_(CLASSIFIER_SPREAD / usual_spread)
+            bert = transformers.BertForSequenceClassification(configuration)
+            bert.classifier.weight.mul_(CLASSIFIER_SPREAD / usual_spread)
         else:
-            made = transformers.BertForMaskedLM(configuration)
-            made.get_input_embeddings().weight.mul_(LOGITS_SPREAD / usual_spread)  # tied to the output's
-    return made
+            bert = transformers.BertForMaskedLM(configuration)
+            bert.get_input_embeddings().weight.mul_(LOGITS_SPREAD / usual_spread)  # tied to the output's
+    return bert
 
 
 def make(model: Model, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The line protocol of a process that runs a pipeline without a server: a command a line in, JSON a line out.
 
-Owns `measure SECONDS BATCH_SIZE` and `answers COUNT`. It must never know which pipeline it is that runs.
+Owns `measure SECONDS BATCH_SIZE` and `answers COUNT`. It must never know which pipeline runs.
 """
 
 import itertools
@@ -17,7 +17,7 @@ Run = Callable[[Sequence[str]], Sequence[Any]]
 
 
 def measure(run: Run, texts: Sequence[str], seconds: float, batch_size: int) -> dict[str, object]:
-    """Batches of consecutive texts, until the time is over; latency is that of a batch."""
+    """Run batches of consecutive texts until the time is over; latency is that of a batch."""
     endless = itertools.cycle(texts)
     latencies_s = array("d")
     started = now = time.perf_counter()
@@ -34,8 +34,8 @@ def measure(run: Run, texts: Sequence[str], seconds: float, batch_size: int) -> 
     }
 
 
-def obey(run: Run, texts: Sequence[str]) -> None:
-    """Do what the lines say, until there are no more."""
+def serve_lines(run: Run, texts: Sequence[str]) -> None:
+    """Carry out the commands of the standard input, until it ends."""
     for line in sys.stdin:
         match line.split():
             case ["measure", seconds, batch_size]:

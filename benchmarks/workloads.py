@@ -1,4 +1,4 @@
-"""The workloads and their order: how many clients, which arrivals, whose turn it is.
+"""The workloads and their order: the number of clients, the arrivals, the rotation of the subjects.
 
 Owns what is decided before anything runs; pure. It must never know HTTP, processes or models.
 """
@@ -12,12 +12,12 @@ Item = TypeVar("Item")
 
 ALONE = "one caller"
 BATCH_SIZES = (1, 4, 8, 16, 32)
-START_S = 12.0  # a guess at what it takes to start a process and load its model
+START_S = 12.0  # about what it takes to start a process and load its model
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """So many clients, each of which sends its next request when the answer to the last has come."""
+    """So many clients, each of which sends its next request when the last is answered."""
 
     clients: int
 
@@ -48,7 +48,7 @@ def batches_of(size: int) -> str:
 
 
 def poisson_arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
-    """When requests are due, in seconds from the start. One seed gives one pattern, stretched to the rate."""
+    """When requests are due, in seconds from the start. A seed gives a pattern, scaled to the rate."""
     generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
     due: list[float] = []
     now = generator.expovariate(rate_per_s)
@@ -59,13 +59,13 @@ def poisson_arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float
 
 
 def rotated(items: Sequence[Item], turn: int) -> list[Item]:
-    """The same items, begun with another one each turn, so that none is always first."""
+    """The same items, each turn with another one first."""
     first = turn % len(items) if items else 0
     return [*items[first:], *items[:first]]
 
 
 def estimate_s(models: int, servers: int, rounds: int, seconds: float) -> float:
-    """About how long all of it takes, with two processes more than servers."""
+    """About how long a run takes, with two processes more than servers."""
     closed = servers * len(CLOSED)
     opened = servers * len(OPEN) - 2  # the naive server's own capacity is the naive one
     offline = 1 + 2  # one caller, and all batch sizes together

@@ -1,7 +1,7 @@
-"""The same app on Ray Serve, an existing engine: replicas of it on one machine or many, with no code by the operator.
+"""The same app on Ray Serve: replicas of it on one machine or many, with no code by the operator.
 
-`serve run deploy.ray_serve:app`. Owns the settings of the cluster, and what Ray has to know of the app: its limits, its
-health, how long it may take to end. Nobody imports it, and it must never know the queue or the model.
+`serve run deploy.ray_serve:app`. Owns the settings of the cluster, and what Ray must know of the app: its limits, its
+health, how long its shutdown takes. No module imports it, and it must never know the queue or the model.
 """
 
 import math
@@ -18,54 +18,60 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import config
 import server
 from config import Settings
+from pipeline_webserver.inference.cpus import usable_cores
 
-# An unhealthy replica is replaced after three checks, one that died after one.
+# Ray replaces an unhealthy replica after three checks, a dead one after one.
 HEALTH_CHECK_PERIOD_S = 5.0
-# How often Ray looks whether a replica that is to end has answered everyone.
+# How often Ray checks whether a replica that it stops has answered all its requests.
 DRAIN_CHECK_PERIOD_S = 0.5
-# For what is left of an ending: the lifespan, the pipeline's thread.
-CLOSING_S = 5.0
+# For the rest of a shutdown: the lifespan, the pipeline's threads.
+TEARDOWN_S = 5.0
 
 
 class ClusterSettings(BaseSettings):
-    """What the operator chose of the cluster. The settings of the app are those of `config.Settings`."""
+    """The operator's choices for the cluster. The settings of the app are those of `config.Settings`."""
 
     model_config = SettingsConfigDict(
         env_prefix=config.CLUSTER_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
-    replicas: int = Field(default=1, ge=1, description="Replicas, each with a pipeline of its own; the fewest of them.")
+    replicas: int = Field(
+        default=1, ge=1, description="Replicas, each with a pipeline of its own; with autoscaling, at least as many."
+    )
     max_replicas: int | None = Field(
         default=None,
         ge=1,
-        description="Most replicas; by default as many as the fewest. With more, Ray adds and removes replicas.",
+        description="Replicas at most; by default `PIPELINE_CLUSTER_REPLICAS`. With more than those, Ray autoscales.",
     )
     cpus: float = Field(
         default=1,
         gt=0,
         allow_inf_nan=False,
-        description="CPUs that Ray counts for a replica; `PIPELINE_THREADS=auto` is as many whole ones, at least one. "
-        "Less than one puts several replicas on a core, which is for trying things.",
+        description="CPUs that Ray reserves for a replica; `PIPELINE_THREADS=auto` is as many, whole ones, at least "
+        "one. Less than one puts several replicas on a core, which is for experiments.",
     )
     gpus: float = Field(
-        default=0, ge=0, allow_inf_nan=False, description="GPUs that Ray gives to a replica; a half is shared by two."
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="GPUs that Ray reserves for a replica; with 0.5, two share one.",
     )
     ongoing_requests: Annotated[float | None, BeforeValidator(config.auto)] = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Requests under way in a replica that the number of replicas aims at; `auto`: a quarter of "
+        description="Requests in flight in a replica that autoscaling aims at; `auto`: a quarter of "
         "`PIPELINE_MAX_BATCH_SIZE`. Higher saves replicas and makes every answer slower.",
     )
     upscale_delay_s: float = Field(
-        default=30, ge=0, le=86_400, description="Seconds that it must be more before there is another replica."
+        default=30, ge=0, le=86_400, description="Seconds above that aim before Ray adds a replica."
     )
     downscale_delay_s: float = Field(
-        default=600, ge=0, le=86_400, description="Seconds that it must be less before there is one fewer."
+        default=600, ge=0, le=86_400, description="Seconds below that aim before Ray removes a replica."
     )
 
     @model_validator(mode="after")
-    def _the_most_are_not_fewer_than_the_fewest(self) -> Self:
+    def _the_maximum_is_not_under_the_minimum(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"max_replicas ({self.max_replicas}) must not be under replicas ({self.replicas})")
         return self
@@ -77,13 +83,13 @@ class ClusterSettings(BaseSettings):
         return self
 
 
-def threads(settings: Settings, cpus: float, usable_cores: int) -> int:
-    """Threads of a replica: those that were asked for, or its CPUs, whole ones, of those that its process may use."""
-    return settings.threads or max(1, min(math.floor(cpus), usable_cores))
+def threads(settings: Settings, cpus: float, cores: int) -> int:
+    """Threads of a replica: the setting, or its whole CPUs, at most the cores that its process may use."""
+    return settings.threads or max(1, min(math.floor(cpus), cores))
 
 
 def scaling(settings: Settings, cluster: ClusterSettings) -> dict[str, Any]:
-    """How many replicas: a number, or what Ray decides it by."""
+    """The number of replicas, or what Ray's autoscaling decides it by."""
     if cluster.max_replicas in {None, cluster.replicas}:
         return {"num_replicas": cluster.replicas}
     return {
@@ -98,25 +104,25 @@ def scaling(settings: Settings, cluster: ClusterSettings) -> dict[str, Any]:
 
 
 def options(settings: Settings, cluster: ClusterSettings) -> dict[str, Any]:
-    """What Ray has to know."""
+    """The options of the deployment."""
     return {
         **scaling(settings, cluster),
         "ray_actor_options": {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus},
-        # The house refuses by itself, with a forecast; Ray's limits are above its own (5 by default, which no batch
-        # could be larger than). Twice: those who are refused, or only ask for the metrics, need a place, too.
+        # The app rejects by itself, with an estimate, so Ray's limits must be above its own (Ray's default of 5 would
+        # bound every batch). Twice its own: requests that it rejects, and those for metrics, count for Ray too.
         "max_ongoing_requests": 2 * settings.max_requests,
         "max_queued_requests": 2 * settings.max_requests,
         "backpressure_config": {"retry_after_s": 1},
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "graceful_shutdown_wait_loop_s": DRAIN_CHECK_PERIOD_S,
-        # Ray waits until nobody is in, and only then tells the app, which has its own time for it. Nobody is in for
-        # longer than a request may take, so all of them are answered, and not cut off.
-        "graceful_shutdown_timeout_s": settings.request_timeout_s + settings.drain_timeout_s + CLOSING_S,
+        # Ray waits until no request is in flight, which takes at most the time-out of a request, and only then shuts
+        # the app down, which has a time-out of its own. So every request is answered.
+        "graceful_shutdown_timeout_s": settings.request_timeout_s + settings.drain_timeout_s + TEARDOWN_S,
     }
 
 
 class OneRequestId:
-    """Ray puts the `X-Request-ID` of the request on every answer by itself, so that there would be two."""
+    """Removes our `X-Request-ID`: Ray adds the header to every response by itself, so there would be two."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -131,24 +137,24 @@ class OneRequestId:
 
 
 async def check(app: Starlette) -> None:
-    """Raises what `/health` is red for."""
+    """Raises the error of an unhealthy `/health`."""
     service: server.Service = app.state.service
     await service.health(Request({"type": "http"}))
 
 
 @serve.ingress()
 class Replica:
-    """One process of the app. The settings travel with it: the environment of the machine it runs on is not asked."""
+    """One process of the app. It brings its settings along: the environment of its machine is not read."""
 
-    app: Starlette  # Ray's
+    app: Starlette  # set by Ray
 
     def __init__(self, settings: Settings, cpus: float) -> None:
         self.settings = settings
         self.cpus = cpus
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        chosen = threads(self.settings, self.cpus, config.usable_cores())
-        app = server.create_app(self.settings.model_copy(update={"threads": chosen}))
+        count = threads(self.settings, self.cpus, usable_cores())
+        app = server.create_app(self.settings.model_copy(update={"threads": count}))
         app.add_middleware(OneRequestId)
         return app
 
@@ -165,7 +171,7 @@ def application(replica: type) -> serve.Application:
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    """What `serve run deploy.ray_serve:app` runs, with the settings of the environment it is called in."""
+    """What `serve run deploy.ray_serve:app` deploys, with the settings of the environment of that command."""
     if arguments:
         raise SystemExit(f"pipeline-webserver: {', '.join(arguments)}: the settings are in the environment")
     return application(Replica)

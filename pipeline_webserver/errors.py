@@ -1,6 +1,6 @@
 """The exception tree, named by whose fault it is.
 
-It must never know HTTP: the table from error to status is in `server`.
+It must never know HTTP: the table from error to status is in `api.error_table`.
 
 PipelineServerError
 ├── ConfigurationError          the operator's: the start stops
@@ -15,7 +15,7 @@ PipelineServerError
 └── ServerError                 ours: the request may have been fine
     ├── InferenceFailed
     ├── DeadlineExceeded
-    └── Refused                 not let in, or let go; carries when to come back
+    └── Refused                 not admitted, or dropped; carries when to retry
         ├── Overloaded
         ├── Starting
         ├── Draining
@@ -24,7 +24,7 @@ PipelineServerError
 
 
 class PipelineServerError(Exception):
-    """Base of every error of ours; its text is written for the person who has to act on it."""
+    """Base of every error of ours; its text is for the client or operator that must act on it."""
 
 
 class ConfigurationError(PipelineServerError):
@@ -78,7 +78,7 @@ class DeadlineExceeded(ServerError):
 class Refused(ServerError):
     """The server does not take this request now.
 
-    `retry_after_s` is the forecast, in whole seconds, of when it is worth coming back.
+    `retry_after_s` is the estimate, in whole seconds, of when a retry can succeed.
     """
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
@@ -87,7 +87,7 @@ class Refused(ServerError):
 
 
 class Overloaded(Refused):
-    """The house is full, or the answer would come too late."""
+    """The server is at capacity, or the answer would come too late."""
 
 
 class Starting(Refused):
@@ -99,9 +99,9 @@ class Draining(Refused):
 
 
 class Unavailable(Refused):
-    """The server loop is dead, or the model is stuck or broken."""
+    """The serving loop is dead, or the model is stuck or broken."""
 
 
 def first_line(error: BaseException) -> str:
-    """What somebody else's error says, for a place that has one line; its class where it says nothing."""
+    """The first line of a library's error message, or the error's class where it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

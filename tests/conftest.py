@@ -1,66 +1,43 @@
-"""Models and a server made once for the whole session, and an environment without the developer's own settings."""
+"""An environment without the developer's own settings, and which tests are for one worker together."""
 
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from pipeline_webserver.api.tasks import TASKS
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from tests.support.models import make_model
-from tests.support.pipelines import open_pipeline
-from tests.support.process import Process, serving
-from tests.support.sentences import EMBEDDING, MINILM
-
+# The files whose tests share forked processes: they are for one worker, so that each process is started once.
+FORKED = {
+    "tests/api/test_openapi_served.py",
+    "tests/e2e/test_clients.py",
+    "tests/e2e/test_end_to_end.py",
+    "tests/e2e/test_hostile.py",
+    "tests/test_docs.py",
+}
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
     del os.environ[name]
 
 
-@pytest.fixture(scope="session")
-def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small random model for a task."""
-    made: dict[str, Path] = {}
-
-    def get(task: str) -> Path:
-        if task not in made:
-            made[task] = make_model(task, tmp_path_factory.mktemp(task))
-        return made[task]
-
-    return get
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the fixtures where tests are run: their imports take seconds, which workers would wait for."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("tests.support.fixtures")
 
 
-@pytest.fixture(scope="session")
-def pipeline_of(model_of: Callable[[str], Path]) -> Callable[[str], LoadedPipeline]:
-    opened: dict[str, LoadedPipeline] = {}
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each file to one worker, and the files that share processes or a browser to one worker together.
 
-    def get(task: str) -> LoadedPipeline:
-        if task not in opened:
-            opened[task] = open_pipeline(model_of(task), task)
-        return opened[task]
+    Not by xdist's own groups: pytest 9.2 ignores them (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+    """
 
-    return get
-
-
-@pytest.fixture(scope="session")
-def every_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model for each task, by its name, and with the real MiniLM."""
-    models = tmp_path_factory.mktemp("every_model")
-    for task in TASKS:
-        make_model(task, models / task)
-    (models / EMBEDDING).symlink_to(MINILM)
-    return models
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        folder, _, _ = file.rpartition("/")
+        if file in FORKED:
+            return "forked"
+        return folder if folder == "tests/e2e/web_ui" else file
 
 
-@pytest.fixture(scope="session")
-def every_task(every_model: Path) -> Iterator[Process]:
-    """A real process that serves them all, each under its name."""
-    with serving("tests.support.every_task:app", EVERY_TASK=str(every_model)) as process:
-        yield process
-
-
-@pytest.fixture(scope="session")
-def bundled() -> Iterator[Process]:
-    """`uvicorn server:app`, as the README starts it."""
-    with serving() as process:
-        yield process
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)

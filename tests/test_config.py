@@ -1,13 +1,11 @@
 """Settings come from the environment; a wrong one stops the start with one line."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from config import Settings, cores_by_quota, from_environment, misspelt, usable_cores, variable
+from config import Settings, default_text, from_environment, misspelt, settings_help, variable
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
@@ -16,7 +14,7 @@ def read(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
     return from_environment()
 
 
-def refusal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+def error_line(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
     with pytest.raises(SystemExit) as stop:
         read(monkeypatch, **environment)
     line = str(stop.value.code)
@@ -88,23 +86,23 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
 def test_a_wrong_or_unknown_variable_stops_the_start_with_one_line(
     name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = refusal(monkeypatch, **{name: value})
+    line = error_line(monkeypatch, **{name: value})
     assert line.startswith("pipeline-webserver: ")
     assert words in line
 
 
 def test_every_wrong_variable_is_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = refusal(monkeypatch, PIPELINE_THREADS="x", PIPELINE_MAX_INPUTS="y")
+    line = error_line(monkeypatch, PIPELINE_THREADS="x", PIPELINE_MAX_INPUTS="y")
     assert "PIPELINE_THREADS" in line
     assert "PIPELINE_MAX_INPUTS" in line
 
 
 def test_the_key_shows_neither_in_the_settings_nor_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(read(monkeypatch, PIPELINE_API_KEY="hush"))
-    assert "hush" not in refusal(monkeypatch, PIPELINE_THREADS="hush")
+    assert "hush" not in error_line(monkeypatch, PIPELINE_THREADS="hush")
 
 
-def test_other_peoples_variables_are_not_ours() -> None:
+def test_variables_of_other_programs_are_not_ours() -> None:
     assert misspelt({"PATH": "/bin", "MY_PIPELINE_MODEL": "x", "pipeline_model": "fine on any case"}) is None
 
 
@@ -115,31 +113,38 @@ def test_settings_are_frozen_and_take_no_unknown_name() -> None:
         Settings(modle="x")  # type: ignore[call-arg]
 
 
-# Cores
-
-
-@pytest.mark.parametrize(
-    ("text", "cores"),
-    [("max 100000\n", None), ("200000 100000\n", 2), ("150000 100000", 1), ("50000 100000", 1), ("-1 100000", None)],
-)
-def test_a_quota_is_whole_cores_and_at_least_one(text: str, cores: int | None) -> None:
-    assert cores_by_quota(text) == cores
-
-
-def test_the_usable_cores_are_the_affinity_under_the_quota_of_either_cgroup_version(tmp_path: Path) -> None:
-    affinity = len(os.sched_getaffinity(0))
-    assert usable_cores(tmp_path) == affinity
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert usable_cores(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert usable_cores(tmp_path) == affinity
-    (tmp_path / "cpu.max").write_text("9900000 100000\n")
-    assert usable_cores(tmp_path) == affinity
-
-
 @pytest.mark.parametrize("keys", [" ", ",", "a,,b", "a, "])
 def test_an_empty_key_among_the_keys_stops_the_start(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="PIPELINE_API_KEY: a key is empty"):
         read(monkeypatch, PIPELINE_API_KEY=keys)
+
+
+def test_an_override_replaces_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_MODEL", "of/the-environment")
+    monkeypatch.setenv("PIPELINE_TASK", "fill-mask")
+    settings = from_environment(model="a/b")
+    assert (settings.model, settings.task) == ("a/b", "fill-mask")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("model", "the bundled model"),
+        ("revision", "none"),
+        ("threads", "auto"),
+        ("accelerate", "true"),
+        ("batch_wait_ms", "1"),
+        ("api_key", "none"),
+        ("log_format", "text"),
+    ],
+)
+def test_a_default_is_as_its_variable_would_be_set_or_in_words(name: str, text: str) -> None:
+    assert default_text(name) == text
+
+
+def test_the_help_of_the_settings_has_each_variable_with_its_default_and_its_description() -> None:
+    text = settings_help()
+    assert max(map(len, text.splitlines())) <= 100
+    words = " ".join(text.split())
+    for name, field in Settings.model_fields.items():
+        assert f"{variable(name)} (default: {default_text(name)}) {field.description}" in words

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.routing import Route
 
-from config import Settings, variable
+from config import DEFAULTS, Settings, default_text, variable
 from pipeline_webserver import VERSION
+from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, ERROR_TABLE, INTERNAL, ErrorFacts
 from pipeline_webserver.api.tasks import TASKS
-from pipeline_webserver.web.responses import STATUS
 from server import create_app
 from tests.e2e.test_clients import CASES
 from tests.support.compare import assert_same
@@ -41,19 +41,9 @@ def blocks(language: str) -> list[str]:
 
 
 def default_of(name: str) -> str:
-    default = Settings.model_fields[name].default
-    special: dict[str, str] = {
-        "model": "the bundled model",
-        "task": "from the model",
-        "cors_origins": "none",
-        "api_key": "none",
-    }
-    special |= dict.fromkeys(["threads", "max_batch_tokens", "max_body_bytes"], "`auto`") | {"dtype": "see right"}
-    if name in special:
-        return special[name]
-    if default is None:
-        return "none"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    """As code, unless it is in words."""
+    text = default_text(name)
+    return text if name in DEFAULTS or text == "none" else f"`{text}`"
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
@@ -71,14 +61,17 @@ def test_the_table_of_routes_is_the_routes() -> None:
 
 
 def test_the_table_of_errors_is_the_table_of_errors() -> None:
-    wanted = sorted(f"{status} `{error_type}`" for status, error_type in STATUS.values())
-    assert sorted(f"{row[0]} {row[1]}" for row in table("Errors")) == wanted
+    def row(facts: ErrorFacts) -> list[str]:
+        return [str(facts.status), f"`{facts.error_type}`", facts.meaning]
+
+    rows, optional = table("Errors"), [row(INTERNAL), row(CLIENT_DISCONNECTED)]
+    assert sorted(found for found in rows if found not in optional) == sorted(map(row, ERROR_TABLE.values()))
 
 
 def test_the_table_of_tasks_is_the_tasks_their_bodies_parameters_and_the_clients_methods_that_are_tested() -> None:
     def body(name: str) -> str:
-        needs_json = TASKS[name].takes == "table" or TASKS[name].model.model_json_schema().get("required")
-        return "JSON only" if needs_json else {"audio": "sound"}.get(TASKS[name].takes, TASKS[name].takes)
+        task = TASKS[name]
+        return "JSON only" if task.input_kind == "table" or task.required_parameters else task.input_kind
 
     wanted = [
         [
@@ -141,16 +134,16 @@ def test_ci_runs_the_readmes_test_command_as_it_stands() -> None:
     assert test in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_every_module_stands_in_the_house_of_the_contributing_guide() -> None:
+def test_the_contributing_guide_names_each_file_at_the_root() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text()
-    for path in ROOT.glob("*.py"):
-        assert f"`{path.name}`" in guide
+    assert [path.name for path in ROOT.glob("*.py") if f"`{path.name}`" not in guide] == []
 
 
 def test_the_changelog_has_the_version() -> None:
     assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_no_error_is_left_without_a_word_about_it() -> None:
-    for error in STATUS:
+def test_every_error_is_explained_in_one_sentence() -> None:
+    for error, facts in ERROR_TABLE.items():
         assert error.__doc__
+        assert facts.meaning.endswith(".")

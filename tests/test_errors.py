@@ -1,25 +1,26 @@
-"""Every error has its place in the tree and in the table."""
+"""The exception tree is as it is drawn."""
+
+import pytest
 
 from pipeline_webserver import errors
-from pipeline_webserver.web.responses import STATUS
 
 
-def leaves(kind: type[Exception]) -> set[type[Exception]]:
-    below = kind.__subclasses__()
-    return {leaf for child in below for leaf in leaves(child)} if below else {kind}
+def test_a_refusal_carries_when_to_retry() -> None:
+    assert errors.Overloaded("The server is at capacity.").retry_after_s == 1
+    assert errors.Draining("The server is shutting down.", 7).retry_after_s == 7
 
 
-def test_the_table_has_a_status_for_every_error_that_a_client_can_meet_and_for_no_other() -> None:
-    assert set(STATUS) == leaves(errors.ClientError) | leaves(errors.ServerError)
-
-
-def test_the_clients_faults_are_4xx_and_ours_are_5xx() -> None:
-    for error, (status, _) in STATUS.items():
-        assert (status < 500) is issubclass(error, errors.ClientError)
-
-
-def test_no_two_errors_share_a_name() -> None:
-    assert len({error_type for _, error_type in STATUS.values()}) == len(STATUS)
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("  \n one \n"), "one"),
+        (ValueError(), "ValueError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_the_first_line_of_an_error_is_its_message_or_its_class(error: BaseException, line: str) -> None:
+    assert errors.first_line(error) == line
 
 
 def test_the_tree_at_the_top_of_the_file_is_the_tree() -> None:

@@ -1,296 +1,195 @@
-"""The OpenAPI document of what is served: its routes with their requests, answers and errors, for the loaded task.
+"""What is published about the server: the OpenAPI document of its routes for the loaded task, and the body of `/info`.
 
-Pure: from what is known of the model to the document. It must never know Starlette, the queue or the model.
+Pure: from what is known of the model to a document. It must never know Starlette, the queue, settings or the model.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline_webserver.api.openai_embeddings import EmbeddingsRequest
-from pipeline_webserver.api.schemas import (
-    BINARY,
-    INFO,
-    ITEMS,
-    LABELS,
-    MEDIA_TYPES,
-    NUMBERS,
-    SOME,
-    SPEED_UP,
-    TEXT,
-    WHOLE,
-    Facts,
-    Schema,
-    answers,
-    array,
-    input_schema,
-    nullable,
-    parameter_schemas,
-    ref,
-    structure,
-    text_schema,
-)
+from pipeline_webserver.api.codec import JSON, TIMEOUT_PATTERN
+from pipeline_webserver.api.error_responses import NAMES, error_references, error_responses
+from pipeline_webserver.api.json_schema import INTEGER, TEXT, Schema, ref
+from pipeline_webserver.api.schemas import BINARY, MEDIA_TYPES, Facts, component_schemas, text_schema
+from pipeline_webserver.model_info import ModelInfo
 
-JSON = "application/json"
-# What can go wrong, by its name in the document: the status, its kinds of error, and when. What is not served is not in
-# the document at all.
-FAILURES: dict[str, tuple[int, list[str], str]] = {
-    "Malformed": (400, ["malformed"], "Not UTF-8, not JSON, no inputs, or a wrong type."),
-    "Unauthorized": (401, ["unauthorized"], "The API key is missing or wrong."),
-    "TooSlow": (408, ["too_slow"], "The body did not arrive in time."),
-    "TooLarge": (413, ["too_large"], "Over a limit; the message gives both numbers."),
-    "UnsupportedMediaType": (415, ["unsupported_media_type"], "A media type that this pipeline cannot take."),
-    "Rejected": (422, ["rejected"], "The pipeline refuses it; the message has its own words."),
-    "Failed": (500, ["inference_failed", "internal"], "The model failed on this input."),
-    "Unavailable": (
-        503,
-        ["overloaded", "starting", "draining", "unavailable"],
-        "Full, starting, shutting down or broken; Retry-After says when to come back.",
-    ),
-    "DeadlineExceeded": (504, ["deadline_exceeded"], "No answer in time; nothing was computed that had not begun."),
-}
-RUNS_THE_MODEL = [name for name in FAILURES if name != "Unauthorized"]
 HEADERS: dict[str, Schema] = {
-    "X-Request-ID": {"description": "The client's own, if it sent a sane one.", "schema": TEXT},
+    "X-Request-ID": {"description": "The client's own, if it sent a valid one.", "schema": TEXT},
     "Server-Timing": {
         "description": "Milliseconds in the queue, in the model and in all, and the size of the batch.",
         "schema": TEXT,
     },
-    "Retry-After": {"description": "Seconds in which it is worth coming back.", "schema": WHOLE},
+    "Retry-After": {"description": "Seconds after which a retry can succeed.", "schema": INTEGER},
     "WWW-Authenticate": {"description": "`Bearer`.", "schema": TEXT},
 }
 REQUEST_HEADERS = [
     {
         "name": "X-Request-ID",
         "in": "header",
-        "description": "Comes back, and stands in the log.",
+        "description": "Returned in the response, and written to the log.",
         "schema": TEXT,
     },
     {
         "name": "X-Request-Timeout",
         "in": "header",
         "description": "Seconds that the client waits; at most as long as the server does.",
-        "schema": {"type": "string", "pattern": r"^(?=[0-9.]*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$"},
+        "schema": {"type": "string", "pattern": TIMEOUT_PATTERN},
     },
 ]
+# The statuses of errors: of a missing key, of a server that is not up, and of everything up to the model's output.
+NO_KEY, NOT_UP = 401, 503
+RUNNING_THE_MODEL = [status for status in NAMES if status != NO_KEY]
+
+
+def info(model_info: ModelInfo, limits: Mapping[str, object], version: str) -> dict[str, object]:
+    """The body of `/info`. `limits` are the settings and measured limits that a client can run into, by name."""
+    return {**model_info.as_json(), "limits": limits, "version": version}
 
 
 def document(facts: Facts) -> dict[str, Any]:
     """OpenAPI 3.1."""
-    secured: list[Any] = [{"apiKey": []}] if facts.has_key else []
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"{facts.name} with {facts.described.get('model')}",
+            "title": f"{facts.task_name} with {facts.model_info.model}",
             "version": facts.version,
             "description": "One pipeline of transformers over HTTP. Requests that come together share forward passes.",
         },
-        # The page at `GET /` is for people: without a wish for HTML it is not there.
-        "paths": {path: {method: operation} for path, method, operation in _operations(facts, secured)},
+        "paths": _paths(facts),
         "components": _components(facts),
     }
 
 
-def _operations(facts: Facts, secured: list[Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    failures = ["Unauthorized"] if facts.has_key else []
-    state = {"description": "It is well.", "content": {JSON: {"schema": ref("State")}}}
-    embeddings = [("/v1/embeddings", "post", _embeddings(secured, failures))] if facts.has_embeddings else []
-    return [
-        ("/", "post", _inference(facts, secured, failures)),
-        *embeddings,
-        ("/health", "get", _get("health", "Whether the process can serve.", state, [], ["Unavailable"])),
-        ("/ready", "get", _get("ready", "Whether new requests are taken.", state, [], ["Unavailable"])),
-        (
-            "/info",
-            "get",
-            _get(
-                "info",
-                "The model, the limits, and what each speed-up is worth.",
-                {"description": "What is served.", "content": {JSON: {"schema": ref("Info")}}},
-                secured,
-                [*failures, "Unavailable"],
-            ),
-        ),
-        (
-            "/metrics",
-            "get",
-            _get(
-                "metrics",
-                "Metrics for Prometheus.",
-                {"description": "Prometheus text.", "content": {"text/plain": {"schema": TEXT}}},
-                secured,
-                failures,
-            ),
-        ),
-        (
-            "/openapi.json",
-            "get",
-            _get(
-                "openapi",
-                "This document.",
-                {"description": "OpenAPI 3.1.", "content": {JSON: {"schema": {"type": "object"}}}},
-                secured,
-                [*failures, "Unavailable"],
-            ),
-        ),
-        (
-            "/docs",
-            "get",
-            _get(
-                "docs",
-                "This document, to be read.",
-                {"description": "A page.", "content": {"text/html": {"schema": TEXT}}},
-                [],
-                [],
-            ),
-        ),
-    ]
+def _paths(facts: Facts) -> dict[str, Any]:
+    """The routes that are served. The page at `GET /` is for people: without an `Accept` of HTML it is not there."""
+    # Every server has the route of embeddings; one without them answers 404, as it does for what is not here at all.
+    embeddings = {"/v1/embeddings": {"post": _embed(facts)}} if facts.has_embeddings else {}
+    return {
+        "/": {"post": _infer(facts)},
+        **embeddings,
+        "/health": {"get": _probe("health", "Whether the process can serve.")},
+        "/ready": {"get": _probe("ready", "Whether new requests are taken.")},
+        "/info": {"get": _info(facts)},
+        "/metrics": {"get": _metrics(facts)},
+        "/openapi.json": {"get": _openapi(facts)},
+        "/docs": {"get": _docs()},
+    }
 
 
-def _get(name: str, summary: str, answer: dict[str, Any], secured: list[Any], failures: list[str]) -> dict[str, Any]:
+# Routes that run the model
+
+
+def _infer(facts: Facts) -> dict[str, Any]:
+    return {
+        "operationId": "infer",
+        "tags": ["inference"],
+        "summary": f"Run {facts.task_name}.",
+        "description": "A body that is no JSON is the input itself, and is answered with what the pipeline returns; a "
+        "type that says nothing, as curl's default does, is taken, too. A list of inputs has a list of answers.",
+        "parameters": REQUEST_HEADERS,
+        "security": _security(facts),
+        "requestBody": {"required": not facts.accepts_empty_body, "content": _inference_content(facts)},
+        "responses": _inference_responses(facts, "Answer"),
+    }
+
+
+def _inference_content(facts: Facts) -> dict[str, Any]:
+    """The JSON form and the raw one. A task with required parameters has no raw one; JSON has no examples of bytes."""
+    raw_types = () if facts.task.required_parameters else MEDIA_TYPES[facts.task.input_kind]
+    raw: dict[str, Any] = {"schema": BINARY}
+    if not facts.task.is_file:
+        raw = {"schema": text_schema(facts.task, facts.model_info), "example": facts.example}
+    example: dict[str, Any] = {"inputs": facts.example}
+    if facts.task.required_parameters:
+        example["parameters"] = dict(facts.task.example_parameters)
+    form = {"schema": ref("Request"), "example": example}
+    return {**dict.fromkeys(raw_types, raw), JSON: form}
+
+
+def _embed(facts: Facts) -> dict[str, Any]:
+    form = {"schema": ref("EmbeddingsRequest"), "example": {"input": "a text", "model": "any"}}
+    return {
+        "operationId": "embed",
+        "tags": ["inference"],
+        "summary": "Embeddings in OpenAI's form.",
+        "description": "`model` and `user` are ignored. Tokens are the model's own, from its own tokenizer.",
+        "parameters": REQUEST_HEADERS,
+        "security": _security(facts),
+        "requestBody": {"required": True, "content": {JSON: form}},
+        "responses": _inference_responses(facts, "Embeddings", "OpenAI"),
+    }
+
+
+def _inference_responses(facts: Facts, schema: str, error_prefix: str = "") -> dict[str, Any]:
+    headers = {"X-Request-ID": ref("X-Request-ID", "headers"), "Server-Timing": ref("Server-Timing", "headers")}
+    ok = {"description": "The answer.", "headers": headers, "content": {JSON: {"schema": ref(schema)}}}
+    return {"200": ok} | error_references([*_key_errors(facts), *RUNNING_THE_MODEL], error_prefix)
+
+
+# Routes about the server
+
+
+def _probe(name: str, summary: str) -> dict[str, Any]:
+    return _get(name, summary, _ok("The server is well.", JSON, ref("State")), [], [NOT_UP])
+
+
+def _info(facts: Facts) -> dict[str, Any]:
+    summary = "The model, the limits, and the effect of each optimization."
+    ok = _ok("What is served.", JSON, ref("Info"))
+    return _get("info", summary, ok, _security(facts), [*_key_errors(facts), NOT_UP])
+
+
+def _metrics(facts: Facts) -> dict[str, Any]:
+    ok = _ok("Prometheus text.", "text/plain", TEXT)
+    return _get("metrics", "Metrics for Prometheus.", ok, _security(facts), _key_errors(facts))
+
+
+def _openapi(facts: Facts) -> dict[str, Any]:
+    ok = _ok("OpenAPI 3.1.", JSON, {"type": "object"})
+    return _get("openapi", "This document.", ok, _security(facts), [*_key_errors(facts), NOT_UP])
+
+
+def _docs() -> dict[str, Any]:
+    return _get("docs", "This document as a page.", _ok("A page.", "text/html", TEXT), [], [])
+
+
+def _ok(description: str, media_type: str, schema: Schema) -> dict[str, Any]:
+    headers = {"X-Request-ID": ref("X-Request-ID", "headers")}
+    return {"description": description, "headers": headers, "content": {media_type: {"schema": schema}}}
+
+
+def _get(
+    name: str, summary: str, ok: dict[str, Any], security: list[Any], error_statuses: Sequence[int]
+) -> dict[str, Any]:
     return {
         "operationId": name,
         "tags": ["operation"],
         "summary": summary,
         "parameters": REQUEST_HEADERS[:1],
-        "security": secured,
-        "responses": _responses(answer, failures),
+        "security": security,
+        "responses": {"200": ok} | error_references(error_statuses),
     }
 
 
-def _responses(answer: dict[str, Any], failures: list[str], errors: str = "") -> dict[str, Any]:
-    headers = {"X-Request-ID": ref("X-Request-ID", "headers")} | answer.pop("headers", {})
-    answered = {"200": {**answer, "headers": headers}}
-    return answered | {str(FAILURES[name][0]): ref(errors + name, "responses") for name in failures}
+# Of all routes
 
 
-def _inference(facts: Facts, secured: list[Any], failures: list[str]) -> dict[str, Any]:
-    raw = BINARY if facts.task.takes_file else text_schema(facts)
-    must_have = parameter_schemas(facts)["Parameters"].get("required")
-    # A task with parameters that must be given has no raw form. JSON has no examples of bytes.
-    raw_types = () if must_have else MEDIA_TYPES[facts.task.takes]
-    raw_example = {} if facts.task.takes_file else {"example": facts.example}
-    content: dict[str, Any] = {kind: {"schema": raw, **raw_example} for kind in raw_types}
-    example = {"inputs": facts.example, **({"parameters": LABELS} if must_have else {})}
-    content[JSON] = {"schema": ref("Request"), "example": example}
-    return {
-        "operationId": "infer",
-        "tags": ["inference"],
-        "summary": f"Run {facts.name}.",
-        "description": "A body that is no JSON is the input itself, and is answered with what the pipeline returns; a "
-        "type that says nothing, as curl's default does, is taken, too. A list of inputs has a list of answers.",
-        "parameters": REQUEST_HEADERS,
-        "security": secured,
-        "requestBody": {"required": not facts.takes_nothing, "content": content},
-        "responses": _responses(_answered(ref("Answer")), [*failures, *RUNS_THE_MODEL]),
-    }
+def _security(facts: Facts) -> list[Any]:
+    """Of a route that wants the key, if there is one."""
+    return [{"apiKey": []}] if facts.has_key else []
 
 
-def _embeddings(secured: list[Any], failures: list[str]) -> dict[str, Any]:
-    """Every server has the route; one without embeddings answers it with 404, as it does what is not here at all."""
-    return {
-        "operationId": "embed",
-        "tags": ["inference"],
-        "summary": "Embeddings in OpenAI's form.",
-        "description": "`model` and `user` mean nothing. Tokens are the model's own, from its own tokenizer.",
-        "parameters": REQUEST_HEADERS,
-        "security": secured,
-        "requestBody": {
-            "required": True,
-            "content": {JSON: {"schema": ref("EmbeddingsRequest"), "example": {"input": "a text", "model": "any"}}},
-        },
-        "responses": _responses(_answered(ref("Embeddings")), [*failures, *RUNS_THE_MODEL], "OpenAI"),
-    }
-
-
-def _answered(schema: Schema) -> dict[str, Any]:
-    return {
-        "description": "The answer.",
-        "headers": {"Server-Timing": ref("Server-Timing", "headers")},
-        "content": {JSON: {"schema": schema}},
-    }
+def _key_errors(facts: Facts) -> list[int]:
+    return [NO_KEY] if facts.has_key else []
 
 
 def _components(facts: Facts) -> dict[str, Any]:
-    names = [name for name in FAILURES if facts.has_key or name != "Unauthorized"]
-    openai = _failures("OpenAI", "OpenAIError", names) if facts.has_embeddings else {}
+    statuses = [*_key_errors(facts), *RUNNING_THE_MODEL]
+    openai = error_responses(statuses, "OpenAIError", "OpenAI") if facts.has_embeddings else {}
     components: dict[str, Any] = {
-        "schemas": _schemas(facts),
+        "schemas": component_schemas(facts),
         "headers": {name: header for name, header in HEADERS.items() if facts.has_key or name != "WWW-Authenticate"},
-        "responses": _failures("", "Error", names) | openai,
+        "responses": error_responses(statuses, "Error") | openai,
     }
     if facts.has_key:
         components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
     return components
-
-
-def _schemas(facts: Facts) -> dict[str, Schema]:
-    name, item = ITEMS[facts.name]
-    return {
-        "Request": _request(facts),
-        "Input": input_schema(facts),
-        **parameter_schemas(facts),
-        "Answer": {"anyOf": answers(facts.name)},
-        name: item,
-        **(_embeddings_schemas(facts) if facts.has_embeddings else {}),
-        "Error": structure({"error": TEXT, "error_type": TEXT}),
-        "State": structure({"status": {"const": "ok"}}),
-        "Info": INFO,
-        "SpeedUp": SPEED_UP,
-    }
-
-
-def _request(facts: Facts) -> Schema:
-    """What clients of the hosted API send besides, and what means nothing here, is taken, too."""
-    one, parameters = ref("Input"), ref("Parameters")
-    known = parameter_schemas(facts)["Parameters"]
-    must_have = bool(known.get("required"))
-    properties = {
-        "inputs": {"anyOf": [one, {**array(one), "minItems": 1, "maxItems": facts.max_inputs}]},
-        "parameters": parameters if must_have else nullable(parameters),
-        "options": {"description": "Of the hosted API; it means nothing here."},
-        "stream": {"enum": [False, None], "description": "The whole answer comes at once."},
-    }
-    optional = ("options", "stream") if must_have else ("parameters", "options", "stream")
-    request = structure(properties, *optional)
-    if facts.task.at_root:
-        request["properties"] |= known["properties"]
-    return {**request, "additionalProperties": False}
-
-
-def _embeddings_schemas(facts: Facts) -> dict[str, Schema]:
-    base64_or_numbers = {"anyOf": [NUMBERS, {**TEXT, "contentEncoding": "base64"}]}
-    item = structure({"object": {"const": "embedding"}, "index": WHOLE, "embedding": base64_or_numbers})
-    usage = structure({"prompt_tokens": WHOLE, "total_tokens": WHOLE})
-    openai = structure({"message": TEXT, "type": TEXT, "param": {"type": "null"}, "code": {"type": "null"}})
-    return {
-        "EmbeddingsRequest": _embeddings_request(facts),
-        "Embeddings": structure({"object": {"const": "list"}, "data": array(item), "model": TEXT, "usage": usage}),
-        "OpenAIError": structure({"error": openai, "error_type": TEXT}),
-    }
-
-
-def _embeddings_request(facts: Facts) -> Schema:
-    """Tokens are the model's own, no more than it takes, and there is no empty input."""
-    token = {**WHOLE, "minimum": 0, "exclusiveMaximum": facts.described.get("vocabulary", 2**31)}
-    text, tokens = SOME, {**array(token), "minItems": 1, "maxItems": facts.described.get("max_tokens") or 2**31}
-    several = {"minItems": 1, "maxItems": facts.max_inputs}
-    schema = EmbeddingsRequest.model_json_schema()
-    schema["properties"] = {name: nullable(_bare(part)) for name, part in schema["properties"].items()}
-    schema["properties"]["input"] = {"anyOf": [text, tokens, array(text) | several, array(tokens) | several]}
-    return _bare(schema)
-
-
-def _bare(schema: Schema) -> Schema:
-    """Without what only pydantic says."""
-    return {name: value for name, value in schema.items() if name not in {"title", "description", "default"}}
-
-
-def _failures(prefix: str, schema: str, names: list[str]) -> dict[str, Any]:
-    responses = {}
-    for name in names:
-        status, kinds, when = FAILURES[name]
-        told = {"allOf": [ref(schema), {"properties": {"error_type": {"enum": kinds}}}]}
-        headers = {"X-Request-ID": ref("X-Request-ID", "headers")}
-        headers |= {"Retry-After": ref("Retry-After", "headers")} if status == 503 else {}
-        headers |= {"WWW-Authenticate": ref("WWW-Authenticate", "headers")} if status == 401 else {}
-        responses[prefix + name] = {"description": when, "headers": headers, "content": {JSON: {"schema": told}}}
-    return responses

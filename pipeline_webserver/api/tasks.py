@@ -1,17 +1,15 @@
-"""The tasks that are served: what each takes, by which parameters, and in which shape the JSON form answers.
+"""The tasks that are served, and everything that depends on which one it is: a task is one entry in `TASKS`.
 
-Parameters are those of the task's official specification, as `huggingface_hub` ships it, as far as the pipeline has
-them. It must never know bytes, Starlette, the queue or the model.
+Parameters are those of the task's official specification, as `huggingface_hub` ships it, that the pipeline has. It must
+never know bytes, Starlette, the queue or the model: what runs a task is a string here, for `inference` to find.
 """
 
-import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from huggingface_hub import (
     AudioClassificationParameters,
-    AutomaticSpeechRecognitionGenerationParameters,
     AutomaticSpeechRecognitionParameters,
     FeatureExtractionInput,
     FillMaskParameters,
@@ -25,104 +23,86 @@ from huggingface_hub import (
     ZeroShotClassificationParameters,
     ZeroShotImageClassificationParameters,
 )
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel
 
-from pipeline_webserver.errors import Malformed, Rejected
+from pipeline_webserver.api import answers
+from pipeline_webserver.api.answers import Answer
+from pipeline_webserver.api.examples import PICTURE, tone
+from pipeline_webserver.api.parameters import SAMPLING_PARAMETERS, parameters_model, same_names
 
 # What an input is: a text, the bytes of a file, or a table with a question.
-Kind = Literal["text", "image", "audio", "table"]
-
-# What the specification leaves open: the range of each number, and the most entries of a list.
-RANGES: dict[str, dict[str, Any]] = {
-    "top_k": {"ge": 1},
-    "stride": {"ge": 0},
-    "targets": {"min_length": 1, "max_length": 256},
-    "candidate_labels": {"min_length": 1, "max_length": 256},
-    "ignore_labels": {"max_length": 256},
-    "stop": {"min_length": 1, "max_length": 4},
-    "threshold": {"ge": 0, "le": 1},
-    "mask_threshold": {"ge": 0, "le": 1},
-    "overlap_mask_area_threshold": {"ge": 0, "le": 1},
-    "max_new_tokens": {"ge": 1},
-    "min_new_tokens": {"ge": 0},
-    "num_beams": {"ge": 1, "le": 8},
-    "temperature": {"ge": 0.01, "le": 100},  # beyond, numbers overflow
-    "top_p": {"gt": 0, "le": 1},
-    "typical_p": {"gt": 0, "le": 1},
-    "repetition_penalty": {"ge": 0.1, "le": 10},
-    "seed": {"ge": 0, "lt": 2**63},
-}
+InputKind = Literal["text", "image", "audio", "table"]
+# The optional dependencies, as a group of pyproject.toml, that reading such an input needs.
+EXTRAS: Mapping[InputKind, str] = {"image": "media", "audio": "media", "table": "tables"}
 
 
 @dataclass
 class ImageFeatureExtractionParameters:
-    """There is no official specification of this task; the pipeline has this one parameter."""
+    """This task has no official specification; the pipeline has this one parameter."""
 
     pool: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task's contract.
+    """One task: what it takes, what it answers, and what runs it.
 
-    `parameters` are the names of the specification that the pipeline has, each with the pipeline's name for it; of
-    `at_root` they may stand beside the inputs as well. `shape` turns a pipeline's output into the form's;
-    `answers_list` tells of such an output whether even one input is answered in a list. `pooled` is set where the form
-    asks for what the model's own configuration makes of the pipeline's output.
+    - `parameters`: names in `specification`, each with the pipeline's own name; with `parameters_at_root` they may
+      stand beside the inputs, too. `parameters_model` is the pydantic model that checks them.
+    - `answer`: of the JSON form. `example`: an input of that form; `{mask_token}` in a text stands for the model's.
+      `example_parameters`: those that a request must have.
+    - `preprocessor`: module and class within `pipeline_webserver.inference.preprocessing`.
+    - `architectures`: the mappings of `transformers.models.auto.modeling_auto` whose classes are made for this task.
+    - `accepts_pairs`: an input may be two texts. `accepts_empty`: a text may be empty.
+    - `pooled`: the JSON form asks for what the model's sentence-transformers configuration makes of the output.
+    - `reshape_output`: from the pipeline's output to the JSON form.
+    - `always_list`: of a pipeline's output, whether the JSON form puts it into a list even for a single input.
     """
 
     specification: type
     parameters: Mapping[str, str]
-    takes: Kind = "text"
-    takes_pairs: bool = False
-    at_root: bool = False
+    answer: Answer
+    example: Any
+    preprocessor: str
+    architectures: tuple[str, ...] = ()
+    input_kind: InputKind = "text"
+    example_parameters: Mapping[str, Any] = field(default_factory=dict)
+    accepts_pairs: bool = False
+    accepts_empty: bool = True
+    parameters_at_root: bool = False
     pooled: bool = False
-    shape: Callable[[Any], Any] = lambda output: output
-    answers_list: Callable[[Any], bool] = lambda output: False
-    model: type[BaseModel] = field(init=False, compare=False)
+    reshape_output: Callable[[Any], Any] = lambda output: output
+    always_list: Callable[[Any], bool] = lambda output: False
+    parameters_model: type[BaseModel] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "model", checker(self.specification, self.parameters))
+        object.__setattr__(self, "parameters_model", parameters_model(self.specification, self.parameters))
 
     @property
-    def takes_file(self) -> bool:
-        return self.takes in {"image", "audio"}
+    def is_file(self) -> bool:
+        """Whether an input is the bytes of a file."""
+        return self.input_kind in {"image", "audio"}
+
+    @property
+    def extra(self) -> str | None:
+        """The optional dependencies that the task needs, as a group of pyproject.toml."""
+        return EXTRAS.get(self.input_kind)
 
     @property
     def max_body_bytes(self) -> int:
-        """The limit of a body, unless a setting says another: 16 MiB for files, 1 MiB for the rest."""
-        return 2**24 if self.takes_file else 2**20
+        """The limit of a body unless a setting replaces it: 16 MiB for files, 1 MiB otherwise."""
+        return 2**24 if self.is_file else 2**20
 
+    @property
+    def required_parameters(self) -> list[str]:
+        """Those that every request must have; a raw body cannot."""
+        return [name for name, info in self.parameters_model.model_fields.items() if info.is_required()]
 
-def checker(specification: type, names: Mapping[str, str]) -> type[BaseModel]:
-    """A strict pydantic model of some parameters of a specification; None means left out, as clients send it."""
-    hints = get_type_hints(specification)
-    defaults = {item.name: item.default for item in fields(specification) if item.name in names}
-    checked: dict[str, Any] = {
-        name: (
-            Annotated[HINTS.get(name, hints[name]), Field(**RANGES.get(name, {})), BeforeValidator(whole)],
-            None if default is None else ...,
-        )
-        for name, default in defaults.items()
-    }
-    return create_model(specification.__name__, __config__=ConfigDict(extra="forbid", strict=True), **checked)
-
-
-def whole(value: object) -> object:
-    """JSON makes no difference between 3 and 3.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def plain_template(template: str) -> str:
-    """A template has one plain `{}`: `str.format` has formats that make gigabytes, and attributes."""
-    fields = [field[1:] for field in string.Formatter().parse(template) if field[1] is not None]
-    if fields != [("", "", None)]:
-        raise ValueError("one plain {} must stand in it, and nothing else in braces")
-    return template
-
-
-def _same(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
+    def example_for(self, mask_token: str | None) -> Any:
+        """The example, for a model with this mask token."""
+        if mask_token is None or not isinstance(self.example, str):
+            return self.example
+        return self.example.replace("{mask_token}", mask_token)
 
 
 def _labels_with_scores(output: Any) -> Any:
@@ -130,80 +110,140 @@ def _labels_with_scores(output: Any) -> Any:
     return [{"label": label, "score": score} for label, score in pairs]
 
 
-# Types that are narrower than the specification's. Doubled braces stand for themselves.
-ONE_FIELD: dict[str, Any] = {"pattern": r"^([^{}]|\{\{|\}\})*\{\}([^{}]|\{\{|\}\})*$"}
-HINTS: dict[str, Any] = {
-    "hypothesis_template": Annotated[str, AfterValidator(plain_template), Field(json_schema_extra=ONE_FIELD)] | None,
-    "stop": list[Annotated[str, Field(min_length=1, max_length=64)]] | None,
-    "targets": list[Annotated[str, Field(min_length=1)]] | None,
-}
-# What a model that writes text can be told. Beams and the least length are for speech only: there texts are short.
-WRITING = _same("do_sample", "max_new_tokens", "temperature", "top_k", "top_p", "typical_p")
-GENERATION_PARAMETERS = WRITING | _same("epsilon_cutoff", "eta_cutoff", "min_new_tokens", "num_beams")
-HINTS["generation_parameters"] = checker(AutomaticSpeechRecognitionGenerationParameters, GENERATION_PARAMETERS) | None
-
 TASKS = {
-    "fill-mask": Task(FillMaskParameters, _same("targets", "top_k")),
+    "fill-mask": Task(
+        FillMaskParameters,
+        same_names("targets", "top_k"),
+        answer=answers.PREDICTIONS,
+        example="Paris is the {mask_token} of France.",
+        preprocessor="fill_mask.FillMaskPreprocessor",
+        architectures=("MODEL_FOR_MASKED_LM_MAPPING_NAMES",),
+    ),
     "text-classification": Task(
         TextClassificationParameters,
-        _same("function_to_apply", "top_k"),
-        takes_pairs=True,
-        shape=lambda output: output if isinstance(output, list) else [output],
-        answers_list=lambda output: True,
+        same_names("function_to_apply", "top_k"),
+        answer=answers.LABELS,
+        example="I like it.",
+        preprocessor="text.TextClassificationPreprocessor",
+        architectures=("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",),
+        accepts_pairs=True,
+        reshape_output=lambda output: output if isinstance(output, list) else [output],
+        always_list=lambda output: True,
     ),
     "token-classification": Task(
-        TokenClassificationParameters, _same("aggregation_strategy", "ignore_labels", "stride")
+        TokenClassificationParameters,
+        same_names("aggregation_strategy", "ignore_labels", "stride"),
+        answer=answers.ENTITIES,
+        example="Ann lives in Ulm.",
+        preprocessor="text.TokenClassificationPreprocessor",
+        architectures=("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",),
     ),
     "feature-extraction": Task(
         FeatureExtractionInput,
-        {"truncate": "truncation"} | _same("normalize", "prompt_name", "truncation_direction"),
-        at_root=True,
+        {"truncate": "truncation"} | same_names("normalize", "prompt_name", "truncation_direction"),
+        answer=answers.VECTORS,
+        example="a text",
+        preprocessor="feature_extraction.FeatureExtractionPreprocessor",
+        architectures=("MODEL_MAPPING_NAMES",),
+        parameters_at_root=True,
         pooled=True,
-        answers_list=lambda output: output.ndim == 1,
+        always_list=lambda output: output.ndim == 1,
     ),
     "zero-shot-classification": Task(
         ZeroShotClassificationParameters,
-        _same("candidate_labels", "hypothesis_template", "multi_label"),
-        shape=_labels_with_scores,
+        same_names("candidate_labels", "hypothesis_template", "multi_label"),
+        answer=answers.LABELS,
+        example="The new phone has a better camera.",
+        preprocessor="text.ZeroShotClassificationPreprocessor",
+        example_parameters={"candidate_labels": ["technology", "sports"]},
+        accepts_empty=False,
+        reshape_output=_labels_with_scores,
     ),
     "text-generation": Task(
         TextGenerationInputGenerateParameters,
-        WRITING | {"stop": "stop_sequence"} | _same("repetition_penalty", "return_full_text", "seed"),
+        SAMPLING_PARAMETERS | {"stop": "stop_sequence"} | same_names("repetition_penalty", "return_full_text", "seed"),
+        answer=answers.TEXTS,
+        example="Once upon a time",
+        preprocessor="text_generation.TextGenerationPreprocessor",
+        architectures=("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
+        accepts_empty=False,
     ),
     "table-question-answering": Task(
-        TableQuestionAnsweringParameters, _same("padding", "sequential", "truncation"), takes="table"
+        TableQuestionAnsweringParameters,
+        same_names("padding", "sequential", "truncation"),
+        answer=answers.TABLE_ANSWER,
+        example={"question": "How old is Bob?", "table": {"name": ["Ann", "Bob"], "age": ["31", "45"]}},
+        preprocessor="table.TablePreprocessor",
+        architectures=("MODEL_FOR_TABLE_QUESTION_ANSWERING_MAPPING_NAMES",),
+        input_kind="table",
     ),
-    "image-classification": Task(ImageClassificationParameters, _same("function_to_apply", "top_k"), takes="image"),
-    "object-detection": Task(ObjectDetectionParameters, _same("threshold"), takes="image"),
+    "image-classification": Task(
+        ImageClassificationParameters,
+        same_names("function_to_apply", "top_k"),
+        answer=answers.LABELS,
+        example=PICTURE,
+        preprocessor="image.ImagePreprocessor",
+        architectures=("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",),
+        input_kind="image",
+    ),
+    "object-detection": Task(
+        ObjectDetectionParameters,
+        same_names("threshold"),
+        answer=answers.OBJECTS,
+        example=PICTURE,
+        preprocessor="image.ImagePreprocessor",
+        architectures=("MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",),
+        input_kind="image",
+    ),
     "image-segmentation": Task(
         ImageSegmentationParameters,
-        _same("mask_threshold", "overlap_mask_area_threshold", "subtask", "threshold"),
-        takes="image",
+        same_names("mask_threshold", "overlap_mask_area_threshold", "subtask", "threshold"),
+        answer=answers.SEGMENTS,
+        example=PICTURE,
+        preprocessor="image.ImageSegmentationPreprocessor",
+        architectures=(
+            "MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES",
+            "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
+            "MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES",
+            "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+        ),
+        input_kind="image",
     ),
-    "image-feature-extraction": Task(ImageFeatureExtractionParameters, _same("pool"), takes="image"),
+    "image-feature-extraction": Task(
+        ImageFeatureExtractionParameters,
+        same_names("pool"),
+        answer=answers.VECTORS,
+        example=PICTURE,
+        preprocessor="image.ImageFeatureExtractionPreprocessor",
+        architectures=("MODEL_FOR_IMAGE_MAPPING_NAMES",),
+        input_kind="image",
+    ),
     "zero-shot-image-classification": Task(
-        ZeroShotImageClassificationParameters, _same("candidate_labels", "hypothesis_template"), takes="image"
+        ZeroShotImageClassificationParameters,
+        same_names("candidate_labels", "hypothesis_template"),
+        answer=answers.LABELS,
+        example=PICTURE,
+        preprocessor="image.ZeroShotImageClassificationPreprocessor",
+        architectures=("MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES",),
+        input_kind="image",
+        example_parameters={"candidate_labels": ["technology", "sports"]},
     ),
     "automatic-speech-recognition": Task(
         AutomaticSpeechRecognitionParameters,
-        {"generation_parameters": "generate_kwargs"} | _same("return_timestamps"),
-        takes="audio",
+        {"generation_parameters": "generate_kwargs"} | same_names("return_timestamps"),
+        answer=answers.TRANSCRIPT,
+        example=tone(),
+        preprocessor="audio.SpeechPreprocessor",
+        architectures=("MODEL_FOR_CTC_MAPPING_NAMES", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES"),
+        input_kind="audio",
     ),
-    "audio-classification": Task(AudioClassificationParameters, _same("function_to_apply", "top_k"), takes="audio"),
+    "audio-classification": Task(
+        AudioClassificationParameters,
+        same_names("function_to_apply", "top_k"),
+        answer=answers.LABELS,
+        example=tone(),
+        preprocessor="audio.AudioPreprocessor",
+        architectures=("MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",),
+        input_kind="audio",
+    ),
 }
-
-
-def check(parameters: Mapping[str, Any], task: Task) -> dict[str, object]:
-    """The parameters by the pipeline's names. Raises `Malformed` (wrong type) or `Rejected` (wrong name or value)."""
-    try:
-        checked = task.model.model_validate({name: value for name, value in parameters.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        if first["type"] == "extra_forbidden":
-            taken = GENERATION_PARAMETERS if "." in name else task.parameters
-            raise Rejected(f"Unknown parameter {name!r}; this pipeline takes {', '.join(taken) or 'none'}.") from None
-        kind = Malformed if first["type"].endswith("_type") else Rejected
-        raise kind(f"Parameter {name!r}: {first['msg'].removeprefix('Value error, ')}.") from None
-    given = checked.model_dump(exclude_unset=True, exclude_none=True)
-    return {task.parameters[name]: value for name, value in given.items()}

@@ -1,80 +1,41 @@
-"""Forward passes: which rows share one, running it, and telling apart the row that fails from those that do not.
+"""Forward passes: planning them, running them, and isolating the model input that fails.
 
-Every row comes out as it would have, had it run alone. It must never know inputs, parameters, requests or HTTP.
+Every model input gets the outputs it would get alone. It must never know inputs, parameters, requests or HTTP.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.pipelines.base import Pipeline, pad_collate_fn
-from transformers.pipelines.pt_utils import PipelineIterator
 
-from pipeline_webserver.errors import first_line
-from pipeline_webserver.inference.acceleration.selection import tolerance_of, worst_difference
-from pipeline_webserver.inference.batch_plan import MOST_AUTO_TOKENS, enough_tokens, plan_in_order, plan_passes
-from pipeline_webserver.inference.collation import joined, parts
+from pipeline_webserver.inference.batch_plan import MAX_AUTO_TOKENS, BatchStrategy, same_length
+from pipeline_webserver.inference.collation import (
+    concat_inputs,
+    split_outputs,
+    stack_inputs,
+    strip_padding,
+    unbatch_outputs,
+)
+from pipeline_webserver.inference.model_inputs import Heartbeat, ModelInput, no_heartbeat
 from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
-# What PyTorch says when memory is short, besides its own exception for it.
+# What PyTorch says when memory runs out, besides its own exception for it.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
 # After so many passes without running out of memory, larger ones are tried again.
 PASSES_TO_GROW = 100
-# Rows in the larger of the two passes that tell a pass's costs.
-MANY = 8
-# Rotary positions that are stretched by the longest text of a pass.
-STRETCHED = {"dynamic", "longrope"}
-
-
-@dataclass(slots=True)
-class Row:
-    """One model input of one row, tensors of `[1, ...]`, and its length: tokens, or what costs as much as so many."""
-
-    inputs: Mapping[str, Any]
-    forward_parameters: dict[str, Any]
-    length: int
-    apart: str = ""  # what else rows have to have in common to share a pass
-    seed: int | None = None  # of what is random in its pass
-
-    @property
-    def kind(self) -> str:
-        """Rows of one kind can share a pass."""
-        return repr((sorted(self.inputs), sorted(self.forward_parameters.items()), self.apart))
-
-
-def cut_padding(outputs: Any, inputs: Mapping[str, Any], length: int, padded: int, *, left: bool) -> Any:
-    """One row's model outputs without what was computed for padding.
-
-    Cut along the second dimension: what came in as `[1, tokens]`, and what has the shape `[1, tokens, ...]`.
-    `[1, labels]` stays whole, even where there are as many labels as tokens. What was written goes on from its padding.
-    """
-    if length == padded:
-        return outputs
-    if "generated_sequence" in outputs:
-        outputs["generated_sequence"] = outputs["generated_sequence"][:, :, padded - length :]
-    for name, value in outputs.items():
-        is_sequence = isinstance(value, torch.Tensor) and value.ndim >= 2 and value.shape[1] == padded
-        if is_sequence and (value.ndim >= 3 or name in inputs):
-            outputs[name] = value[:, -length:] if left else value[:, :length]
-    return outputs
-
-
-def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows of equal length as one batch, for tokenizers that have no padding token."""
-    values = {name: [row[name] for row in rows] for name in rows[0]}
-    return {name: torch.cat(all_) if isinstance(all_[0], torch.Tensor) else all_ for name, all_ in values.items()}
+# The kinds of rotary positions that scale with the longest sequence of a pass.
+DYNAMIC_ROPE = {"dynamic", "longrope"}
 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """What is random in it begins at this seed, if there is one, and nothing else is changed by that."""
+    """Random numbers begin at this seed inside, and continue outside as if nothing had happened."""
     if seed is None:
         yield
         return
@@ -84,212 +45,150 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has an exception of its own for accelerators; on a CPU it is one among many."""
-    told = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    """Whether memory ran out. PyTorch has an exception of its own for accelerators; on a CPU it is one of many."""
+    is_reported = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return is_reported or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
-def stretched_positions(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The parts of a model that stretch a text's positions by the length of the longest in its pass."""
-    kinds = [(part, getattr(part, "rope_type", None)) for part in model.modules()]
-    return [part for part, kind in kinds if STRETCHED & set(kind.values() if isinstance(kind, dict) else [kind])]
+def dynamic_rope_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The modules that scale positions by the longest sequence of a pass."""
+    kinds = [(module, getattr(module, "rope_type", None)) for module in model.modules()]
+    return [module for module, kind in kinds if DYNAMIC_ROPE & set(kind.values() if isinstance(kind, dict) else [kind])]
 
 
-def forget_lengths(parts: Sequence[torch.nn.Module]) -> None:
-    """Make them stretch by the next pass only: they keep the length of the longest text that they have seen."""
-    for part in parts:
-        for name in [name for name in vars(part) if name.endswith("max_seq_len_cached")]:
-            setattr(part, name, 0)
+def reset_dynamic_rope(modules: Sequence[torch.nn.Module]) -> None:
+    """Make them scale by the next pass only: they keep the length of the longest sequence they have seen."""
+    for module in modules:
+        for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+            setattr(module, name, 0)
 
 
-# Running
+class ProgressCallback(StoppingCriteria):  # type: ignore[misc]
+    """Stops no generation: it calls a heartbeat after each token."""
+
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        self._heartbeat()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-class Passes:
-    """The forward passes of one pipeline. `measure` comes first: until then no row shares a pass with a longer one."""
+class ForwardRunner:
+    """The forward passes of one pipeline. Until a strategy is set, no model input is padded.
+
+    `by_shape`: model inputs of equal shapes are concatenated; otherwise they are token sequences, and collated.
+    `generates`: each pass generates tokens. `max_tokens` limits a pass; by default `calibration` does.
+    """
 
     def __init__(
-        self, pipe: Pipeline, max_tokens: int | None, *, by_shape: bool = False, why_alone: str | None = None
+        self, pipe: Pipeline, max_tokens: int | None = None, *, by_shape: bool = False, generates: bool = False
     ) -> None:
         self.pipe = pipe
-        self.by_shape = by_shape  # rows share a pass by the shapes of their tensors, without padding
-        self.max_tokens = max_tokens or MOST_AUTO_TOKENS
+        self.by_shape = by_shape
+        self.generates = generates
+        self.strategy: BatchStrategy = same_length("it is not calibrated yet")
+        self.has_max_tokens = max_tokens is not None
+        self.max_tokens = max_tokens or MAX_AUTO_TOKENS
         self.fixed_cost_tokens = 0.0
-        self.why_not_padded: str | None = "it was not tried"
-        self._stretched = stretched_positions(pipe.model)
-        self.why_alone = why_alone
-        if self._stretched:
-            self.why_alone = "the longest text of a pass moves the positions of the others"
-        self.padding_is_free = False
-        self.on_progress: Callable[[], None] = lambda: None  # a long run tells that it goes on
         self.padding_tokens = 0  # that the last run computed
-        self._begun = False
-        self._most_tokens = 0  # `max_tokens` before memory was short
+        self.can_collate = not by_shape and pipe.tokenizer.pad_token_id is not None  # different lengths
+        self.dynamic_rope_modules = dynamic_rope_modules(pipe.model)
+        self._max_tokens_before = 0  # `max_tokens` before memory ran out
         self._passes_in_memory = 0
-        self._auto = max_tokens is None
-        self.can_collate = not by_shape and pipe.tokenizer.pad_token_id is not None  # rows of different lengths
-        self._collate = pad_collate_fn(pipe.tokenizer, None) if self.can_collate else stack
-        self._left = self.can_collate and pipe.tokenizer.padding_side == "left"
+        self._collate = pad_collate_fn(pipe.tokenizer, None) if self.can_collate else stack_inputs
+        self._pads_left = self.can_collate and pipe.tokenizer.padding_side == "left"
 
-    def measure(self, row: Row) -> None:
-        """Learn what a pass costs, a fixed time and a time for each token, from passes of one such row and of many.
+    def run(
+        self, inputs: Sequence[ModelInput], heartbeat: Heartbeat = no_heartbeat, *, raise_errors: bool = False
+    ) -> list[Any]:
+        """The model's outputs for each input, or the exception that it fails with alone.
 
-        Some models take only one row: a classifier that reads the last token, and knows no padding token to find it.
+        `heartbeat` is called after each pass and each generated token. With `raise_errors`, raises what the model
+        raises.
         """
-        one_s = self._time([row])
-        try:
-            many_s = self._time([row] * MANY)
-        except Exception as error:
-            self.why_alone, many_s = first_line(error), MANY * one_s
-        per_token_s = max((many_s - one_s) / ((MANY - 1) * row.length), 1e-9)
-        self.fixed_cost_tokens = max(0.0, one_s / per_token_s - row.length)
-        if self._auto:
-            self.max_tokens = enough_tokens(self.fixed_cost_tokens)
-
-    def try_sharing(self, rows: Sequence[Row]) -> None:
-        """Learn whether rows of these lengths come out of one pass as they do alone: some models look at padding."""
-        if not self.by_shape:
-            self.why_not_padded = self._why_not_shared(rows)
-        elif self.why_alone is None:
-            self.why_alone = self._why_not_shared(rows)
-
-    @property
-    def _company(self) -> str:
-        return "company" if self.by_shape else "padding"
-
-    @property
-    def can_pad(self) -> bool:
-        return self.why_not_padded is None
-
-    def run(self, rows: Sequence[Row]) -> list[Any]:
-        """The model's outputs, or the exception, of each row; rows of one kind share passes."""
-        self._begun, self.padding_tokens = False, 0
-        return self._run(rows, self._halving)
-
-    def run_strictly(self, rows: Sequence[Row]) -> list[Any]:
-        """The same, but raises what the model raises."""
-        return self._run(rows, self.one)
-
-    def _run(self, rows: Sequence[Row], attempt: Callable[[Sequence[Row]], list[Any]]) -> list[Any]:
-        outputs: list[Any] = [None] * len(rows)
-        for kind in dict.fromkeys(row.kind for row in rows):
-            alike = [index for index, row in enumerate(rows) if row.kind == kind]
-            for planned in self._plan([rows[index].length for index in alike]):
-                members = [alike[index] for index in planned]
-                for index, result in zip(members, attempt([rows[i] for i in members]), strict=True):
-                    outputs[index] = result
+        self.padding_tokens = 0
+        attempt = self.forward if raise_errors else self._bisect
+        outputs: list[Any] = [None] * len(inputs)
+        for indices in self._passes(inputs):
+            results = attempt([inputs[index] for index in indices], heartbeat)
+            for index, result in zip(indices, results, strict=True):
+                outputs[index] = result
         return outputs
 
-    def _plan(self, lengths: Sequence[int]) -> list[list[int]]:
-        if self.why_alone is not None:
-            return [[row] for row in range(len(lengths))]
-        if self.padding_is_free:
-            return plan_in_order(lengths, self.max_tokens)
-        return plan_passes(lengths, self.max_tokens, self.fixed_cost_tokens if self.can_pad else 0.0)
+    def _passes(self, inputs: Sequence[ModelInput]) -> Iterator[list[int]]:
+        """Indices of the inputs of each pass: of one batch key, as the strategy plans them."""
+        groups: dict[object, list[int]] = {}
+        for index, model_input in enumerate(inputs):
+            groups.setdefault(model_input.batch_key, []).append(index)
+        for group in groups.values():
+            lengths = [inputs[index].num_tokens for index in group]
+            for planned in self.strategy.plan(lengths, self.max_tokens, self.fixed_cost_tokens):
+                yield [group[index] for index in planned]
 
-    def one(self, rows: Sequence[Row]) -> list[Any]:
-        """The outputs of each row in one pass; raises what the model raises."""
-        if self._begun:
-            self.on_progress()
-        self._begun = True
-        forget_lengths(self._stretched)
-        with seeded(rows[0].seed):
-            return self._forward(rows)
+    def forward(self, inputs: Sequence[ModelInput], heartbeat: Heartbeat = no_heartbeat) -> list[Any]:
+        """The outputs for each input, from one pass; raises what the model raises."""
+        reset_dynamic_rope(self.dynamic_rope_modules)
+        parameters = inputs[0].forward_parameters
+        if self.generates:
+            criteria = [ProgressCallback(heartbeat), *parameters.get("stopping_criteria", ())]
+            parameters = {**parameters, "stopping_criteria": StoppingCriteriaList(criteria)}
+        try:
+            with seeded(inputs[0].seed):
+                return self._forward(inputs, parameters)
+        finally:  # a pass that failed was progress, too
+            heartbeat()
 
-    def _forward(self, rows: Sequence[Row]) -> list[Any]:
-        forward = rows[0].forward_parameters
-        if len(rows) == 1:
-            return [self.pipe.forward(dict(rows[0].inputs), **forward)]
+    def _forward(self, inputs: Sequence[ModelInput], parameters: dict[str, Any]) -> list[Any]:
+        tensors = [model_input.tensors for model_input in inputs]
+        if len(inputs) == 1:
+            return [self.pipe.forward(dict(tensors[0]), **parameters)]
         if self.by_shape:
-            return parts(self.pipe.forward(joined([row.inputs for row in rows]), **forward), len(rows))
-        batch = self._collate([row.inputs for row in rows])
-        padded = max(row.length for row in rows)
-        self.padding_tokens += self._tokens(rows) - sum(row.length for row in rows)
-        separate = PipelineIterator([batch], self.pipe.forward, forward, loader_batch_size=len(rows))
+            return split_outputs(self.pipe.forward(concat_inputs(tensors), **parameters), len(inputs))
+        lengths = [model_input.num_tokens for model_input in inputs]
+        self.padding_tokens += self.strategy.computed_tokens(lengths) - sum(lengths)
+        rows = unbatch_outputs(self.pipe.forward(self._collate(tensors), **parameters), len(inputs))
         return [
-            cut_padding(outputs, row.inputs, row.length, padded, left=self._left)
-            for row, outputs in zip(rows, separate, strict=True)
+            strip_padding(outputs, row, length, max(lengths), left=self._pads_left)
+            for row, length, outputs in zip(tensors, lengths, rows, strict=True)
         ]
 
-    def _tokens(self, rows: Sequence[Row]) -> int:
-        """What a pass of these rows computes."""
-        lengths = [row.length for row in rows]
-        return sum(lengths) if self.padding_is_free else max(lengths) * len(rows)
+    # Failures
 
-    def _halving(self, rows: Sequence[Row]) -> list[Any]:
-        """A pass; if it fails, its halves by themselves, so that only rows that fail alone fail."""
+    def _bisect(self, inputs: Sequence[ModelInput], heartbeat: Heartbeat) -> list[Any]:
+        """A pass; if it fails, its halves by themselves, so that only those fail that fail alone."""
         try:
-            outputs = self.one(rows)
+            outputs = self.forward(inputs, heartbeat)
         except Exception as error:
             if is_out_of_memory(error):
-                self._out_of_memory(rows, error)
-            if len(rows) == 1:
+                self._shrink(inputs, error)
+            if len(inputs) == 1:
                 return [error]
-            logger.warning("A pass of %d failed (%s); trying its halves.", len(rows), error)
+            logger.warning("A forward pass of %d inputs failed (%s); retrying its halves.", len(inputs), error)
         else:
-            self._within_memory()
+            self._grow()
             return outputs
-        middle = len(rows) // 2
-        return self._halving(rows[:middle]) + self._halving(rows[middle:])
+        middle = len(inputs) // 2
+        return self._bisect(inputs[:middle], heartbeat) + self._bisect(inputs[middle:], heartbeat)
 
-    def _out_of_memory(self, rows: Sequence[Row], error: Exception) -> None:
-        """Of several rows: for a while, no pass is larger than the halves that are tried next."""
+    def _shrink(self, inputs: Sequence[ModelInput], error: Exception) -> None:
+        """Memory ran out: for a while, no pass is larger than the halves that are tried next."""
         metrics.OUT_OF_MEMORY.inc()
         error.__traceback__ = None  # it holds all that the pass had computed
         if self.pipe.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(rows) > 1:
-            self._most_tokens = max(self._most_tokens, self.max_tokens)
-            self.max_tokens = max(1, min(self.max_tokens, self._tokens(rows) // 2))
+        if len(inputs) > 1:
+            tokens = self.strategy.computed_tokens([model_input.num_tokens for model_input in inputs])
+            self._max_tokens_before = max(self._max_tokens_before, self.max_tokens)
+            self.max_tokens = max(1, min(self.max_tokens, tokens // 2))
             self._passes_in_memory = 0
-            logger.warning("Out of memory with %d tokens; from now on, %d.", self._tokens(rows), self.max_tokens)
+            logger.warning("Out of memory with %d tokens; the limit of a pass is now %d.", tokens, self.max_tokens)
 
-    def _within_memory(self) -> None:
-        """A pass went well: after many of them, larger ones may be tried again."""
-        if self.max_tokens >= self._most_tokens:
+    def _grow(self) -> None:
+        """A pass succeeded: after many of them, larger ones are tried again."""
+        if self.max_tokens >= self._max_tokens_before:
             return
         self._passes_in_memory += 1
         if self._passes_in_memory >= PASSES_TO_GROW:
             self._passes_in_memory = 0
-            self.max_tokens = min(2 * self.max_tokens, self._most_tokens)
-
-    def _time(self, rows: Sequence[Row]) -> float:
-        """The seconds of the fastest of a few passes; the first ones also warm up."""
-        times: list[float] = []
-        while len(times) < 2 or (len(times) < 4 and sum(times) < 0.2):
-            start = time.perf_counter()
-            self.one(rows)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    def _why_not_shared(self, rows: Sequence[Row]) -> str | None:
-        if not self.can_collate and not self.by_shape:
-            return "the tokenizer has no padding token"
-        alone = [numbers(self.one([row])[0]) for row in rows]
-        try:
-            worst = worst_difference(alone, [numbers(outputs) for outputs in self.one(rows)])
-        except Exception as error:
-            return f"this model takes no {self._company} ({first_line(error)})"
-        if worst > tolerance_of(self.pipe.model.dtype):
-            return f"{self._company} changes the answers by {worst:.1e}"
-        return None
-
-
-def numbers(outputs: Any) -> torch.Tensor:
-    """All that a model computed for a row, in one dimension; of tokens, which are or are not equal, the digits."""
-    tensors = list(tensors_in(outputs))
-    floats = [tensor.flatten() for tensor in tensors if tensor.is_floating_point()]
-    whole = [tensor.flatten()[:, None] >> torch.arange(0, 64, 4) & 15 for tensor in tensors if is_token(tensor)]
-    return torch.cat(floats or [digits.flatten().float() for digits in whole])
-
-
-def is_token(tensor: torch.Tensor) -> bool:
-    return not tensor.is_floating_point() and tensor.dtype != torch.bool
-
-
-def tensors_in(outputs: Any) -> Iterator[torch.Tensor]:
-    if isinstance(outputs, torch.Tensor):
-        yield outputs
-    elif isinstance(outputs, Mapping | tuple | list):
-        for value in outputs.values() if isinstance(outputs, Mapping) else outputs:
-            yield from tensors_in(value)
+            self.max_tokens = min(2 * self.max_tokens, self._max_tokens_before)

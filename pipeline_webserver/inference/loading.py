@@ -4,9 +4,8 @@ It must never know how a pipeline is run, nor settings objects.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -17,42 +16,22 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers.models.auto import modeling_auto as auto
+from transformers.models.auto import modeling_auto
 from transformers.pipelines import TASK_ALIASES
 from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.errors import ConfigurationError, first_line
+from pipeline_webserver.inference import internals
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "bundled_model" / "bert-small-english")
 
-# What is at the root of it when no hub answers.
-UNREACHED = (ConnectionError, TimeoutError, LocalEntryNotFoundError)
-
-# The task that a checkpoint was made for, by the lists of classes that `transformers` has; the first one counts.
-CLASSES_OF_TASK: list[tuple[str, Mapping[str, Any]]] = [
-    ("fill-mask", auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
-    ("text-classification", auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
-    ("token-classification", auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
-    ("text-generation", auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-    ("table-question-answering", auto.MODEL_FOR_TABLE_QUESTION_ANSWERING_MAPPING_NAMES),
-    ("image-classification", auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
-    ("object-detection", auto.MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES),
-    ("image-segmentation", auto.MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES),
-    ("image-segmentation", auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES),
-    ("image-segmentation", auto.MODEL_FOR_INSTANCE_SEGMENTATION_MAPPING_NAMES),
-    ("image-segmentation", auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES),
-    ("automatic-speech-recognition", auto.MODEL_FOR_CTC_MAPPING_NAMES),
-    ("automatic-speech-recognition", auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES),
-    ("audio-classification", auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES),
-    ("zero-shot-image-classification", auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES),
-    ("image-feature-extraction", auto.MODEL_FOR_IMAGE_MAPPING_NAMES),
-    ("feature-extraction", auto.MODEL_MAPPING_NAMES),
-]
-
-
-# What else than a model a pipeline works with, each if the pipeline says so.
+# The causes of an error that say that no Hub was reached.
+UNREACHABLE = (ConnectionError, TimeoutError, LocalEntryNotFoundError)
+# The mapping of models without a head, which are for every task whose head is not there.
+HEADLESS = "MODEL_MAPPING_NAMES"
+# What a pipeline may work with besides its model.
 PARTS = ("tokenizer", "image_processor", "feature_extractor")
 
 
@@ -73,7 +52,7 @@ def explain_loading(model: str, revision: str | None, error: BaseException) -> s
         return f"{where}; check PIPELINE_MODEL, or set HF_TOKEN if it is private"
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
         return f"{model!r} has no revision {revision!r}; check PIPELINE_REVISION"
-    if any(isinstance(cause, UNREACHED) for cause in causes):
+    if any(isinstance(cause, UNREACHABLE) for cause in causes):
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"cannot reach {constants.ENDPOINT}"
         return (
             f"{why} and {model!r} is not in the local cache; "
@@ -84,17 +63,28 @@ def explain_loading(model: str, revision: str | None, error: BaseException) -> s
     return f"cannot load {model!r}: {first_line(error)}"
 
 
-def task_of(model: str, revision: str | None) -> str:
-    """The task that a checkpoint's configuration names the architecture of. Raises `ConfigurationError`."""
+def task_of(model: str, revision: str | None, served: Mapping[str, Sequence[str]]) -> str:
+    """The task that the architecture in a checkpoint's configuration was made for.
+
+    `served` has, for each task, the names of the mappings of `modeling_auto` that list its classes. Raises
+    `ConfigurationError`.
+    """
     config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     architectures: list[str] = config.architectures or []
+    mappings = [(task, name) for task, names in served.items() for name in names]
+    mappings.sort(key=lambda mapping: mapping[1] == HEADLESS)  # the most general comes last
     for architecture in architectures:
-        for task, classes in CLASSES_OF_TASK:
-            # A value is one name, or several.
-            if any(architecture in ([names] if isinstance(names, str) else names) for names in classes.values()):
+        for task, mapping in mappings:
+            if architecture in class_names(mapping):
                 return task
     found = ", ".join(architectures) or "none"
-    raise ConfigurationError(f"{model!r} does not say what it is for (architectures: {found}); set PIPELINE_TASK")
+    raise ConfigurationError(f"{model!r} does not say its task (architectures: {found}); set PIPELINE_TASK")
+
+
+def class_names(mapping: str) -> set[str]:
+    """The classes of one of the mappings of `modeling_auto`; an entry has one or several."""
+    values = getattr(modeling_auto, mapping).values()
+    return {name for value in values for name in ([value] if isinstance(value, str) else value)}
 
 
 def pick_device(device: str) -> str:
@@ -110,21 +100,22 @@ def pick_dtype(dtype: str | None, device: str) -> str:
 
 
 def load(
-    model: str | None, task: str | None, revision: str | None, device: str, dtype: str | None, served: Iterable[str]
+    model: str | None,
+    task: str | None,
+    revision: str | None,
+    device: str,
+    dtype: str | None,
+    served: Mapping[str, Sequence[str]],
 ) -> Pipeline:
-    """The pipeline of a Hub id or folder, by default of the bundled model.
+    """The pipeline of a Hub id or folder, by default of the bundled model, for one of the tasks in `served`.
 
     Raises `ConfigurationError` with one line that says what to do.
     """
-    model = model or BUNDLED_MODEL
-    if is_folder_name(model):
-        model = str(Path(model).expanduser())
-        if not Path(model).is_dir():
-            raise ConfigurationError(f"the folder {model!r} does not exist; check PIPELINE_MODEL")
+    model = find_folder(model or BUNDLED_MODEL)
     device = pick_device(device)
     transformers.utils.logging.disable_progress_bar()
     try:
-        task = TASK_ALIASES.get(task, task) if task else task_of(model, revision)
+        task = TASK_ALIASES.get(task, task) if task else task_of(model, revision, served)
         if task not in served:
             raise ConfigurationError(f"the task {task!r} is not served; PIPELINE_TASK can be {', '.join(served)}")
         dtype = pick_dtype(dtype, device)
@@ -136,9 +127,25 @@ def load(
     except Exception as error:
         logger.debug("loading failed", exc_info=True)
         raise ConfigurationError(explain_loading(model, revision, error)) from error
-    for part in PARTS:
-        if getattr(pipe, f"_load_{part}") and getattr(pipe, part) is None:
-            raise ConfigurationError(f"{model!r} has no {part.replace('_', ' ')}, so it cannot serve the task {task!r}")
+    check_parts(pipe, model)
+    pipe.revision = revision  # transformers does not keep it, and there are more files to read at the same one
     # From here on it would only quote what clients send.
     transformers.utils.logging.set_verbosity_error()
     return pipe
+
+
+def find_folder(model: str) -> str:
+    """The model, with a folder's whole path. Raises `ConfigurationError` if it can only be a folder and is none."""
+    if is_folder_name(model):
+        model = str(Path(model).expanduser())
+        if not Path(model).is_dir():
+            raise ConfigurationError(f"the folder {model!r} does not exist; check PIPELINE_MODEL")
+    return model
+
+
+def check_parts(pipe: Pipeline, model: str) -> None:
+    """Raises `ConfigurationError` if the pipeline lacks a part that it works with."""
+    for part in PARTS:
+        if internals.needs_part(pipe, part) and getattr(pipe, part) is None:
+            kind = part.replace("_", " ")
+            raise ConfigurationError(f"{model!r} has no {kind}, so it cannot serve the task {pipe.task!r}")

@@ -1,168 +1,218 @@
-"""The one pipeline: warm up, run a batch stage by stage, isolate failures.
+"""The one pipeline: warm-up, preprocessing, batches stage by stage, isolation of failures.
 
 A batch goes through the stages that `transformers` documents for pipelines (`_sanitize_parameters`, `preprocess`,
 `forward`, `postprocess`), so that each input keeps its own parameters and its own errors, and every result equals
 `pipe(input, **parameters)`. It must never know requests, queues or HTTP.
 """
 
+import copy
 import logging
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
+import transformers
 from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.errors import (
     ConfigurationError,
     PipelineServerError,
-    Rejected,
     TooLarge,
     Unavailable,
     first_line,
 )
-from pipeline_webserver.inference.acceleration.last_layer import MaskedHead, Reads, first_token
-from pipeline_webserver.inference.acceleration.selection import Outcome, Probe, accelerate, speed_ups_for, tolerance_of
-from pipeline_webserver.inference.acceleration.unpadding import NoPadding
-from pipeline_webserver.inference.forward import Passes, Row, numbers
-from pipeline_webserver.inference.preprocessing.base import Limits, PreparedInput, failed
-from pipeline_webserver.inference.preprocessing.registry import postprocess_of, preparation_of
+from pipeline_webserver.inference.acceleration.base import Optimization
+from pipeline_webserver.inference.acceleration.selection import TIMING_BUDGET_S, Probe, optimizations_for, optimize
+from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy
+from pipeline_webserver.inference.calibration import choose_strategy, measure_cost
+from pipeline_webserver.inference.forward import ForwardRunner
+from pipeline_webserver.inference.model_inputs import (
+    Heartbeat,
+    Limits,
+    ModelInput,
+    PreparedInput,
+    no_heartbeat,
+)
+from pipeline_webserver.inference.numerics import tolerance_of
+from pipeline_webserver.inference.postprocessing import Postprocessor
+from pipeline_webserver.inference.preprocessing.base import Preprocessor
+from pipeline_webserver.inference.preprocessing.registry import preprocessor_class
+from pipeline_webserver.model_info import ModelInfo, OptimizationReport
 from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
-# Words of the texts that speed-ups are tried on, short beside long, and of the one that is timed alone. A model with a
-# sliding window is tried on a text beyond it, too.
-PROBED_WORDS = (3, 100, 8, 24, 14)
-MOST_PROBED_WORDS = 1_000
+# Words of the texts that optimizations are tried on, short beside long, and of the one that is timed alone. A model
+# with a sliding window is tried on a text beyond it, too.
+PROBE_WORDS = (3, 100, 8, 24, 14)
+MAX_PROBE_WORDS = 1_000
 MEASURED_WORDS = 24
 
 
-class LoadedPipeline:
-    """A pipeline taken apart into its stages. Plain blocking calls, for one thread at a time."""
+class PipelineRunner:
+    """A pipeline taken apart into its stages. Plain blocking calls.
 
-    def __init__(
-        self,
-        pipe: Pipeline,
-        *,
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-        max_batch_tokens: int | None = None,
-        speed_up: bool = True,
-    ) -> None:
+    `preprocess` may run in one thread while `run` runs in another: each has a tokenizer of its own, since tokenizers
+    are not made for two callers at a time.
+    """
+
+    def __init__(self, pipe: Pipeline, preprocessor: Preprocessor, *, max_batch_tokens: int | None = None) -> None:
         self.pipe = pipe
-        self.speed_ups: list[Outcome] = []
-        self._speed_up = speed_up
         self.task: str = pipe.task
-        self.prepare = preparation_of(pipe, limits)
-        self.passes = Passes(pipe, max_batch_tokens, by_shape=self.prepare.by_shape, why_alone=self.prepare.why_alone)
-        self._postprocess = postprocess_of(pipe)
+        self.preprocess = preprocessor
+        self.reports: list[OptimizationReport] = []
+        self.forward = ForwardRunner(
+            pipe, max_batch_tokens, by_shape=preprocessor.by_shape, generates=preprocessor.generates
+        )
+        self._postprocessor = Postprocessor(preprocessor, with_own_tokenizer(pipe))
+        self._plain_input: list[ModelInput] = []
 
-    def sample(self, words: int) -> PreparedInput:
-        """An input of about `words` tokens that the pipeline takes; always the same. Raises `ConfigurationError`."""
-        (prepared,) = self.prepare([self.prepare.sample(words)])
-        if isinstance(prepared, TooLarge) and words > 1:
-            return self.sample(words // 2)
-        if isinstance(prepared, PipelineServerError):
-            raise ConfigurationError(f"the model refuses a plain input: {prepared}")
-        return prepared
-
-    def warm_up(self) -> None:
-        """Run a few passes, learn from them, and speed the model up. Raises `ConfigurationError`."""
-        passes = self.passes
+    def warm_up(self, *, accelerate: bool, timing_budget_s: float = TIMING_BUDGET_S) -> None:
+        """Run a few passes, learn from them, and optimize the model. Raises `ConfigurationError`."""
         try:
-            measured = self.sample(MEASURED_WORDS).rows[0]
-            probed = [row for words in PROBED_WORDS for row in self.sample(words).rows]
-            passes.measure(measured)
-            passes.try_sharing(probed)
-            if self._speed_up:
-                if window := getattr(self.pipe.model.config, "sliding_window", None):
-                    probed += self.sample(min(2 * window, MOST_PROBED_WORDS)).rows
-                self._accelerate(probed, measured)
-                passes.measure(measured)
+            self._plain_input = self.warmup_input(1).model_inputs
+            measured = self.warmup_input(MEASURED_WORDS).model_inputs[0]
+            probes = [row for words in PROBE_WORDS for row in self.warmup_input(words).model_inputs]
+            self._calibrate(measured, probes)
+            if accelerate:
+                self._optimize(measured, probes, timing_budget_s)
         except ConfigurationError:
             raise
         except Exception as error:
             raise ConfigurationError(f"the model fails on a plain input: {first_line(error)}") from error
-        if passes.why_alone is not None:
-            logger.warning("Each input has a pass of its own: %s.", passes.why_alone.rstrip("."))
-        elif not passes.by_shape and not passes.can_pad and not passes.padding_is_free:
-            logger.warning("Only inputs of equal length share a pass: %s.", passes.why_not_padded)
+        self._log_strategy()
 
-    def _accelerate(self, rows: Sequence[Row], alone: Row) -> None:
-        passes = self.passes
-        only_products = passes.by_shape or self.prepare.writes
-        speed_ups = speed_ups_for(
-            self.pipe.model, self.reads(), can_pad=passes.can_collate, only_products=only_products
+    def warmup_input(self, words: int) -> PreparedInput:
+        """An input of about `words` tokens that the pipeline takes; always the same. Raises `ConfigurationError`."""
+        (prepared,) = self.preprocess([self.preprocess.warmup_input(words)])
+        if isinstance(prepared, TooLarge) and words > 1:
+            return self.warmup_input(words // 2)
+        if isinstance(prepared, PipelineServerError):
+            raise ConfigurationError(f"the model rejects a plain input: {prepared}")
+        return prepared
+
+    def _calibrate(self, measured: ModelInput, probes: Sequence[ModelInput]) -> None:
+        if self.preprocess.strategy is None:
+            self.forward.strategy = choose_strategy(self.forward, measured, probes)
+        else:
+            measure_cost(self.forward, measured)
+            self.forward.strategy = self.preprocess.strategy
+
+    def _log_strategy(self) -> None:
+        strategy = self.forward.strategy
+        if strategy.kind == "alone":
+            logger.warning("Each input has a forward pass of its own: %s.", (strategy.reason or "").rstrip("."))
+        elif strategy.kind == "same_length":
+            logger.warning("Only inputs of equal length share a forward pass: %s.", strategy.reason)
+
+    def _optimize(self, measured: ModelInput, probes: list[ModelInput], timing_budget_s: float) -> None:
+        if window := getattr(self.pipe.model.config, "sliding_window", None):
+            probes = probes + self.warmup_input(min(2 * window, MAX_PROBE_WORDS)).model_inputs
+        candidates = optimizations_for(
+            self.pipe.model,
+            self.preprocess.positions_read,
+            can_pad=self.forward.can_collate,
+            encodes_text=self.preprocess.encodes_text,
         )
+        tolerance = tolerance_of(self.pipe.model.dtype)
+        self.reports = optimize(candidates, self._probes(measured, probes), tolerance, budget_s=timing_budget_s)
+        applied = [optimization for optimization in candidates if optimization.is_applied]
+        self.forward.strategy = optimized_strategy(
+            self.forward.strategy, applied, scores_vocabulary=self.preprocess.scores_vocabulary
+        )
+        measure_cost(self.forward, measured)
 
-        def in_a_batch(names: Collection[str]) -> list[torch.Tensor]:
-            outputs = passes.one(rows) if NoPadding.name in names else passes.run_strictly(rows)
-            return [self._read(row, output) for row, output in zip(rows, outputs, strict=True)]
+    def _probes(self, measured: ModelInput, probes: Sequence[ModelInput]) -> list[Probe]:
+        """What optimizations are tried on: many inputs as the passes would be, and one alone."""
 
-        def by_itself(names: Collection[str]) -> list[torch.Tensor]:
-            return [self._read(alone, passes.one([alone])[0])]
+        def run_batch(applied: Sequence[Optimization]) -> list[torch.Tensor]:
+            is_unpadded = any("encoder" in optimization.removes_padding for optimization in applied)
+            outputs = self.forward.forward(probes) if is_unpadded else self.forward.run(probes, raise_errors=True)
+            return [self.preprocess.numbers_read(*pair) for pair in zip(probes, outputs, strict=True)]
 
-        reference = [self._read(row, passes.one([row])[0]) for row in rows]
-        probes = [Probe("in a batch", in_a_batch, reference), Probe("alone", by_itself, by_itself([]))]
-        self.speed_ups = accelerate(speed_ups, probes, tolerance_of(self.pipe.model.dtype))
-        passes.padding_is_free = self._pads_free([speed_up.name for speed_up in self.speed_ups if speed_up.on])
+        def run_alone(applied: Sequence[Optimization]) -> list[torch.Tensor]:
+            return [self.preprocess.numbers_read(measured, self.forward.forward([measured])[0])]
 
-    def reads(self) -> Reads | None:
-        """Which tokens the pipeline reads of the model's output, where that is not every one."""
-        if self.task == "fill-mask":
-            mask: int = self.pipe.tokenizer.mask_token_id
-            return lambda input_ids: input_ids == mask
-        return first_token if self.task in {"text-classification", "zero-shot-classification"} else None
+        reference = [self.preprocess.numbers_read(probe, self.forward.forward([probe])[0]) for probe in probes]
+        return [Probe("in a batch", run_batch, reference), Probe("alone", run_alone, run_alone([]))]
 
-    def _pads_free(self, speed_ups: Collection[str]) -> bool:
-        """Whether padding costs no time: not in the encoder, nor in a head for each word of the vocabulary."""
-        return NoPadding.name in speed_ups and (self.task != "fill-mask" or MaskedHead.name in speed_ups)
-
-    def _read(self, row: Row, output: Any) -> torch.Tensor:
-        """The numbers of a model's output that the pipeline goes on with."""
-        if self.task == "fill-mask":
-            scores: torch.Tensor = output["logits"][row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id]
-            return scores
-        return numbers(output)
-
-    def run(self, batch: Sequence[PreparedInput]) -> Sequence[object]:
-        """One output or error for each, equal inputs computed once.
+    def run(self, batch: Sequence[PreparedInput], heartbeat: Heartbeat = no_heartbeat) -> Sequence[object]:
+        """One output or error for each input, equal inputs computed once.
 
         Raises `Unavailable` when the model works for no input at all.
         """
-        different = list({prepared.identity: prepared for prepared in batch}.values())
-        metrics.DEDUPLICATED.inc(len(batch) - len(different))
-        outputs = self.passes.run([row for prepared in different for row in prepared.rows])
-        metrics.PADDING_TOKENS.observe(self.passes.padding_tokens)
+        distinct = list({prepared.dedup_key: prepared for prepared in batch}.values())
+        metrics.DEDUPLICATED.inc(len(batch) - len(distinct))
+        outputs = self.forward.run([row for prepared in distinct for row in prepared.model_inputs], heartbeat)
+        metrics.PADDING_TOKENS.observe(self.forward.padding_tokens)
         if all(isinstance(output, Exception) for output in outputs):
             self._check_alive()
-        taken = iter(outputs)
-        results = {
-            prepared.identity: self._finish(prepared, [next(taken) for _ in prepared.rows]) for prepared in different
-        }
-        return [results[prepared.identity] for prepared in batch]
-
-    def _finish(self, prepared: PreparedInput, outputs: list[Any]) -> object:
-        for output in outputs:
-            if isinstance(output, ValueError) and self.prepare.writes and prepared.parameters:
-                return Rejected(str(output))  # how to write is only looked at there
-            if isinstance(output, Exception):
-                return failed("The model failed on this input.", output)
-        try:
-            given = outputs if self.prepare.chunked else outputs[0]
-            result = self._postprocess(given, **prepared.postprocess_parameters)
-        except ValueError as error:
-            if prepared.parameters:  # some are only looked at here
-                return Rejected(str(error))
-            return failed("The model's output for this input could not be read.", error)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic in the tokenizer's Rust, here too
-            return failed("The model's output for this input could not be read.", error)
-        return [result] if prepared.is_wrapped else result
+        remaining = iter(outputs)
+        results = self._postprocessor.results(
+            distinct, [[next(remaining) for _ in prepared.model_inputs] for prepared in distinct]
+        )
+        by_key = {prepared.dedup_key: result for prepared, result in zip(distinct, results, strict=True)}
+        return [by_key[prepared.dedup_key] for prepared in batch]
 
     def _check_alive(self) -> None:
-        """Every input of a batch failed. Raises `Unavailable` if a plain text fails too: then it is not the inputs."""
+        """Every input of a batch failed. Raises `Unavailable` if a plain one fails too: then it is not the inputs."""
         try:
-            self.passes.one(self.sample(1).rows)
+            self.forward.forward(self._plain_input or self.warmup_input(1).model_inputs)
         except Exception as error:
             raise Unavailable("The model is broken: it fails on every input.") from error
+
+    def describe(self, threads: int) -> ModelInfo:
+        """What is known of the model, computed with so many threads."""
+        path = Path(self.pipe.model.name_or_path)
+        info = ModelInfo(
+            model=path.name if path.is_dir() else self.pipe.model.name_or_path,
+            task=self.task,
+            device=str(self.pipe.device),
+            dtype=str(self.pipe.model.dtype).removeprefix("torch."),
+            threads=threads,
+            max_tokens=self.preprocess.max_tokens,
+            optimizations=tuple(self.reports),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        )
+        return self.preprocess.describe(info)
+
+
+def optimized_strategy(
+    strategy: BatchStrategy, applied: Sequence[Optimization], *, scores_vocabulary: bool
+) -> BatchStrategy:
+    """How inputs share passes once optimizations are applied: freely, if padding is removed wherever it costs time.
+
+    That is the encoder, and a head with a score for each word of the vocabulary. What has to be computed alone, still
+    is.
+    """
+    removed_from = {place for optimization in applied for place in optimization.removes_padding}
+    costly = {"encoder", "head"} if scores_vocabulary else {"encoder"}
+    return UNPADDED if removed_from >= costly and strategy.kind != "alone" else strategy
+
+
+def with_own_tokenizer(pipe: Pipeline) -> Pipeline:
+    """The same pipeline and model, with a copy of the tokenizer for another thread."""
+    twin = copy.copy(pipe)
+    twin.tokenizer = copy.deepcopy(pipe.tokenizer)
+    return twin
+
+
+def open_runner(
+    load: Callable[[], Pipeline],
+    preprocessors: Mapping[str, tuple[str, str | None]],
+    limits: Limits,
+    max_batch_tokens: int | None,
+    accelerate: bool,
+) -> PipelineRunner:
+    """The loaded pipeline, warmed up.
+
+    `preprocessors` has, for each task, where its preprocessor is (`module.Class` in `preprocessing`) and the extra that
+    installs what it needs. Raises `ConfigurationError`.
+    """
+    pipe = load()
+    location, extra = preprocessors[pipe.task]
+    runner = PipelineRunner(
+        pipe, preprocessor_class(pipe.task, location, extra)(pipe, limits), max_batch_tokens=max_batch_tokens
+    )
+    runner.warm_up(accelerate=accelerate)
+    return runner

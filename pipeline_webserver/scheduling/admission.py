@@ -1,78 +1,42 @@
-"""The house: who is let in, in which place each stands, and that each leaves it once, with one answer.
+"""Admission control: bounds the entries in flight, rejects those that would miss their deadline, completes each once.
 
-It must never know the queue, the server loop, or what runs a batch.
+It must never know the queue, the serving loop, or what runs a batch.
 
-Who comes first is served first, and a list shares with those who come after it: its second input stands behind the next
-arrival, its third behind the next two. So a long list holds up nobody, and nobody is overtaken for ever.
+Order is fair: the k-th input of a list ranks behind the next k - 1 arrivals. So a long list delays no other client, and
+no entry is overtaken without end.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline_webserver.errors import DeadlineExceeded, Overloaded, PipelineServerError
-from pipeline_webserver.scheduling.batch_policy import Forecast, retry_after_s
+from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
+from pipeline_webserver.scheduling.latency_model import LatencyModel, retry_after_s
 from pipeline_webserver.telemetry import metrics
 
-# By how much longer than forecast it may take: under overload all who are let in stand at the edge of their deadline.
-# Simulated at twice the capacity, with batches that vary by 30 %, a fifth of the work came too late without.
-MARGIN = 1.25
-TOO_LATE = "There was no answer in time; the server is slow or busy."
+# How much longer than estimated a batch may take: under overload every admitted entry is close to its deadline.
+# Simulated at twice the capacity, with batches that vary by 30 %, a fifth of the work came too late without it.
+LATENCY_MARGIN = 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a request: its output or its error, and the seconds and company it took."""
+class AdmissionController:
+    """Admits at most `max_in_flight` entries at a time. A list is admitted whole or not at all."""
 
-    output: object = None
-    error: PipelineServerError | None = None
-    queue_s: float = 0.0
-    model_s: float = 0.0
-    batch_size: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One input on its way; the response queue gets exactly one `Answer`.
-
-    `place` is where it stands, and in equal places `number` decides. `enqueued_at` and `deadline` are in seconds of
-    `loop.time()`, `measured_from` in seconds of the measuring clock.
-    """
-
-    input: object
-    parameters: Mapping[str, object]
-    place: int
-    number: int
-    enqueued_at: float
-    deadline: float
-    measured_from: float
-    response: asyncio.Queue[Answer] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-    abandoned: bool = False
-    prepared: Any = None
-
-    def __lt__(self, other: "Request") -> bool:
-        return (self.place, self.number) < (other.place, other.number)
-
-
-class House:
-    """A bounded number of requests. A list is let in whole or not at all."""
-
-    def __init__(self, max_requests: int, forecast: Forecast) -> None:
-        self.max_requests = max_requests
-        self.forecast = forecast
-        self._inside: dict[Request, None] = {}
-        self._next_place = 0
-        self._next_number = 0
-        self._empty = asyncio.Event()
+    def __init__(self, max_in_flight: int, latency_model: LatencyModel) -> None:
+        self.max_in_flight = max_in_flight
+        self.latency_model = latency_model
+        self._in_flight: dict[Entry, None] = {}
+        self._next_rank = 0
+        self._next_arrival = 0
+        self._idle = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._inside)
+        return len(self._in_flight)
 
     @property
     def backlog_s(self) -> float:
-        """The seconds until everyone who is in will have been answered, as far as can be told."""
-        return self.forecast.seconds(len(self))
+        """The estimated seconds until every entry in flight is complete."""
+        return self.latency_model.estimate_s(len(self))
 
     def admit(
         self,
@@ -80,66 +44,84 @@ class House:
         parameters: Mapping[str, object],
         now: float,
         deadline: float,
-        clock: float,
+        submitted_at: float,
         *,
         running: int,
         busy_s: float,
-    ) -> list[Request]:
-        """Raises `Overloaded` if there is no room, or if the answers would come after the deadline; `DeadlineExceeded`.
+    ) -> list[Entry]:
+        """Entries for these inputs, in their order.
 
-        `running` of those inside are in the model since `busy_s` seconds. `clock` is the measuring clock's time.
+        `running` of the entries in flight have been in the model for `busy_s` seconds; `submitted_at` is the measuring
+        clock's time. Raises `Overloaded` where the server is full or the estimate misses the deadline, and
+        `DeadlineExceeded` where the deadline has passed.
         """
-        if len(self) + len(inputs) > self.max_requests:
-            metrics.REFUSED.labels("full").inc(len(inputs))
-            places = f"{len(self)} of {self.max_requests} places are taken"
-            raise Overloaded(f"The server is full: {places}.", retry_after_s(self.backlog_s))
+        if len(self) + len(inputs) > self.max_in_flight:
+            metrics.REJECTED.labels("queue_full").inc(len(inputs))
+            in_flight = f"{len(self)} of {self.max_in_flight} inputs are in flight"
+            raise Overloaded(f"The server is full: {in_flight}.", retry_after_s(self.backlog_s))
         if now >= deadline:
-            metrics.REFUSED.labels("late").inc(len(inputs))
+            metrics.REJECTED.labels("deadline").inc(len(inputs))
             raise DeadlineExceeded(TOO_LATE)
-        patience_s = deadline - now
-        done_s = min(busy_s, self.forecast.seconds(running))
-        wait_s = self._wait_s(len(inputs), running, done_s, patience_s)
-        if wait_s > patience_s:
-            metrics.REFUSED.labels("late").inc(len(inputs))
-            took = f"about {wait_s:.2g} s; it was to come within {patience_s:.2g} s"
-            raise Overloaded(f"The server is busy: the answer may take {took}.", retry_after_s(wait_s - patience_s))
-        admitted = [
-            Request(item, parameters, self._next_place + index, self._next_number + index, now, deadline, clock)
+        timeout_s = deadline - now
+        done_s = min(busy_s, self.latency_model.estimate_s(running))
+        estimate_s = self._estimate_s(len(inputs), running, done_s, timeout_s)
+        if estimate_s > timeout_s:
+            metrics.REJECTED.labels("deadline").inc(len(inputs))
+            estimate = f"about {estimate_s:.2g} s; the deadline is in {timeout_s:.2g} s"
+            raise Overloaded(
+                f"The server is busy: the answer may take {estimate}.", retry_after_s(estimate_s - timeout_s)
+            )
+        return self._add(inputs, parameters, now, deadline, submitted_at)
+
+    def _add(
+        self,
+        inputs: Sequence[object],
+        parameters: Mapping[str, object],
+        now: float,
+        deadline: float,
+        submitted_at: float,
+    ) -> list[Entry]:
+        entries = [
+            Entry(item, parameters, self._next_rank + index, self._next_arrival + index, now, deadline, submitted_at)
             for index, item in enumerate(inputs)
         ]
-        self._next_place += 1
-        self._next_number += len(inputs)
-        self._inside.update(dict.fromkeys(admitted))
-        metrics.IN_HOUSE.set(len(self))
-        return admitted
+        self._next_rank += 1
+        self._next_arrival += len(inputs)
+        self._in_flight.update(dict.fromkeys(entries))
+        metrics.IN_FLIGHT.set(len(self))
+        return entries
 
-    def _wait_s(self, count: int, running: int, done_s: float, patience_s: float) -> float:
-        """Within how long so many more inputs are answered. An empty house lets in whoever comes: so it learns."""
-        if not self._inside:
+    def _estimate_s(self, count: int, running: int, done_s: float, timeout_s: float) -> float:
+        """Seconds within which `count` more inputs complete. An idle server admits any input, and so it learns."""
+        if not self._in_flight:
             return 0.0
-        wait_s = MARGIN * (self.forecast.seconds(len(self) + count) - done_s)
-        if wait_s <= patience_s:
-            return wait_s
-        last = self._next_place + count - 1
-        # The rest of a list stands behind, but for what is running already.
-        before = max(running, sum(request.place <= last for request in self._inside))
-        return MARGIN * (self.forecast.seconds(before + count) - done_s)
+        estimate_s = LATENCY_MARGIN * (self.latency_model.estimate_s(len(self) + count) - done_s)
+        if estimate_s <= timeout_s:
+            return estimate_s
+        last_rank = self._next_rank + count - 1
+        # Entries of long lists rank behind these inputs, except for those that are running already.
+        ahead = max(running, sum(entry.rank <= last_rank for entry in self._in_flight))
+        return LATENCY_MARGIN * (self.latency_model.estimate_s(ahead + count) - done_s)
 
-    def leave(self, request: Request, answer: Answer, outcome: str) -> None:
-        """`outcome` is what became of it in a word, for the metrics."""
-        del self._inside[request]
-        metrics.IN_HOUSE.set(len(self))
+    def complete(self, entry: Entry, result: Result, outcome: str) -> None:
+        """Put the result on the entry's response queue; `outcome` is its label in the metrics.
+
+        Raises `KeyError` where the entry is complete already.
+        """
+        del self._in_flight[entry]
+        metrics.IN_FLIGHT.set(len(self))
         metrics.INPUTS.labels(outcome).inc()
-        request.response.put_nowait(answer)
-        if not self._inside:
-            self._empty.set()
+        entry.response_queue.put_nowait(result)
+        if not self._in_flight:
+            self._idle.set()
 
-    def answer_everyone(self, verdict: PipelineServerError, outcome: str) -> None:
-        for request in list(self._inside):
-            self.leave(request, Answer(error=verdict), outcome)
+    def fail_all(self, error: PipelineServerError, outcome: str) -> None:
+        """Complete every entry in flight with this error."""
+        for entry in list(self._in_flight):
+            self.complete(entry, Result(error=error), outcome)
 
-    async def until_empty(self) -> None:
-        """Return when nobody is in."""
-        while self._inside:
-            self._empty.clear()
-            await self._empty.wait()
+    async def wait_until_idle(self) -> None:
+        """Return when no entry is in flight."""
+        while self._in_flight:
+            self._idle.clear()
+            await self._idle.wait()

@@ -1,4 +1,4 @@
-"""The watch on a call that may never come back: an alarm when it has made no progress for too long, and an all-clear.
+"""A watchdog over one call at a time: it reports a call that makes no progress, and its recovery.
 
 It must never know what is called.
 """
@@ -7,62 +7,61 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# How much too early an event loop may call: uvloop's time is in whole milliseconds.
+# How much too early an event loop may call back: uvloop's time is in whole milliseconds.
 EARLY_S = 0.001
 
 
-class Watch:
-    """One call at a time. `alarm` is called when it has made no progress for `patience_s` seconds, and `all_clear` when
-    it goes on, or comes to its end, after all.
-    """
+class Watchdog:
+    """Calls `on_stall` after `timeout_s` seconds without a heartbeat, `on_recovery` when the call goes on or ends."""
 
-    def __init__(self, patience_s: float, alarm: Callable[[], None], all_clear: Callable[[], None]) -> None:
-        self.patience_s = patience_s
-        self.alarm = alarm
-        self.all_clear = all_clear
-        self.is_stuck = False
-        self._since: float | None = None
+    def __init__(self, timeout_s: float, on_stall: Callable[[], None], on_recovery: Callable[[], None]) -> None:
+        self.timeout_s = timeout_s
+        self.on_stall = on_stall
+        self.on_recovery = on_recovery
+        self.is_stalled = False
+        self._last_progress: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def idle_s(self) -> float:
-        """For how long the call has made no progress; 0 when there is none."""
-        return 0.0 if self._since is None else asyncio.get_running_loop().time() - self._since
+    def stalled_s(self) -> float:
+        """Seconds since the call under way began or had its last heartbeat; 0 where there is none."""
+        return 0.0 if self._last_progress is None else asyncio.get_running_loop().time() - self._last_progress
 
     @contextmanager
-    def over_a_call(self) -> Iterator[None]:
-        self._since = asyncio.get_running_loop().time()
-        self._look_later()
+    def watching(self) -> Iterator[None]:
+        """Watch the call that is made inside."""
+        self._last_progress = asyncio.get_running_loop().time()
+        self._set_timer()
         try:
             yield
-            self._relax()
+            self._recover()
         finally:
-            self._since, self.is_stuck = None, False
+            self._last_progress, self.is_stalled = None, False
             if self._timer is not None:
                 self._timer.cancel()
 
-    def progressed(self) -> None:
-        """The call goes on. From one that is over this says nothing."""
-        if self._since is None:
+    def heartbeat(self) -> None:
+        """The call goes on. A heartbeat of a call that has ended has no effect."""
+        if self._last_progress is None:
             return
-        self._since = asyncio.get_running_loop().time()
-        if self.is_stuck:
-            self._relax()
-            self._look_later()
+        self._last_progress = asyncio.get_running_loop().time()
+        if self.is_stalled:
+            self._recover()
+            self._set_timer()
 
-    def _relax(self) -> None:
-        if self.is_stuck:
-            self.is_stuck = False
-            self.all_clear()
+    def _recover(self) -> None:
+        if self.is_stalled:
+            self.is_stalled = False
+            self.on_recovery()
 
-    def _look_later(self) -> None:
-        assert self._since is not None, "there is a call"
-        self._timer = asyncio.get_running_loop().call_at(self._since + self.patience_s, self._look)
+    def _set_timer(self) -> None:
+        assert self._last_progress is not None, "a call is under way"
+        self._timer = asyncio.get_running_loop().call_at(self._last_progress + self.timeout_s, self._check)
 
-    def _look(self) -> None:
-        """It had its time: again later, if there was progress since."""
-        if self.idle_s < self.patience_s - EARLY_S:
-            self._look_later()
+    def _check(self) -> None:
+        """The time-out has passed: set the timer again if there was a heartbeat since."""
+        if self.stalled_s < self.timeout_s - EARLY_S:
+            self._set_timer()
         else:
-            self.is_stuck = True
-            self.alarm()
+            self.is_stalled = True
+            self.on_stall()

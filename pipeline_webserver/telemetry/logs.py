@@ -7,11 +7,12 @@ from typing import Literal
 import orjson
 from uvicorn.logging import AccessFormatter, DefaultFormatter
 
-NAME = "pipeline-webserver"
+HANDLER_NAME = "pipeline-webserver"
 ACCESS = "pipeline-webserver.access"
-OURS = ("asyncio", "batching", "pipeline_webserver", "server")
-# Those that bring handlers of their own.
-THEIRS = ("huggingface_hub", "transformers", "uvicorn")
+# All our modules log to one of these or to a child of it. asyncio's own lines are about tasks and callbacks of ours.
+LOGGERS = ("asyncio", "batching", "pipeline_webserver", "server")
+# Libraries that bring handlers of their own.
+LIBRARY_LOGGERS = ("huggingface_hub", "transformers", "uvicorn")
 
 
 class JsonFormatter(logging.Formatter):
@@ -33,35 +34,36 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Show our loggers' lines from INFO on, in this form, and put everyone else's into it if that is JSON.
+    """Show our lines from INFO on, in this form, and those of libraries in it too if it is JSON.
 
-    Where the operator has set up logging (`--log-config`), our lines go where all others go, as they are.
+    Where the operator has configured logging (`--log-config`), our lines go where all others go, as they are.
     """
     formatter = JsonFormatter() if log_format == "json" else DefaultFormatter("%(levelprefix)s %(message)s")
-    for name in OURS:
-        _show(logging.getLogger(name), logging.StreamHandler(), formatter)
-    _take_the_place_of(logging.getLogger("uvicorn.access"), logging.getLogger(ACCESS), formatter)
+    for name in LOGGERS:
+        _show(logging.getLogger(name), formatter)
+    _replace_access_log(logging.getLogger("uvicorn.access"), logging.getLogger(ACCESS), formatter)
     if log_format == "json":
-        for existing in (handler for name in THEIRS for handler in logging.getLogger(name).handlers):
-            existing.setFormatter(formatter)
+        for handler in (handler for name in LIBRARY_LOGGERS for handler in logging.getLogger(name).handlers):
+            handler.setFormatter(formatter)
 
 
-def _show(logger: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
+def _show(logger: logging.Logger, formatter: logging.Formatter) -> None:
     logger.setLevel(logging.INFO)
-    logger.handlers = [kept for kept in logger.handlers if kept.name != NAME]
+    logger.handlers = [kept for kept in logger.handlers if kept.name != HANDLER_NAME]
     if not logger.hasHandlers():
-        handler.set_name(NAME)
+        handler = logging.StreamHandler()
+        handler.set_name(HANDLER_NAME)
         handler.setFormatter(formatter)
         logger.addHandler(handler)
 
 
-def _take_the_place_of(theirs: logging.Logger, ours: logging.Logger, formatter: logging.Formatter) -> None:
-    """Our line for each request goes where uvicorn's went, if that was shown (`--no-access-log` stops it)."""
-    if not theirs.hasHandlers():
+def _replace_access_log(uvicorns: logging.Logger, ours: logging.Logger, formatter: logging.Formatter) -> None:
+    """Our line for each request goes where uvicorn's went, if that was shown (`--no-access-log` hides both)."""
+    if not uvicorns.hasHandlers():
         return
     ours.setLevel(logging.INFO)
-    ours.handlers, ours.propagate = theirs.handlers, theirs.propagate
-    theirs.handlers, theirs.propagate = [], False
+    ours.handlers, ours.propagate = uvicorns.handlers, uvicorns.propagate
+    uvicorns.handlers, uvicorns.propagate = [], False
     for handler in ours.handlers:
         if isinstance(handler.formatter, AccessFormatter):  # uvicorn's own, which knows only its own fields
             handler.setFormatter(formatter)

@@ -1,4 +1,4 @@
-"""The Prometheus objects, each named once. It must never know logic: who counts what is decided where it happens."""
+"""The Prometheus objects, each named once. It must never know logic: what is counted is decided where it happens."""
 
 from prometheus_client import Counter, Enum, Gauge, Histogram
 
@@ -20,11 +20,11 @@ QUEUE_SECONDS = Histogram(
     "pipeline_queue_seconds", "How long an input waited for the batch that it was run in.", buckets=SECONDS
 )
 MODEL_SECONDS = Histogram("pipeline_model_seconds", "How long a batch took, all of its passes.", buckets=SECONDS)
-IN_HOUSE = Gauge("pipeline_in_house", "Inputs admitted and not yet answered or dropped.")
-INPUTS = Counter("pipeline_inputs", "Inputs admitted that have left the house again, by outcome.", ["outcome"])
-REFUSED = Counter("pipeline_refused", "Inputs not admitted, by reason.", ["reason"])
+IN_FLIGHT = Gauge("pipeline_inputs_in_flight", "Inputs admitted and not yet complete.")
+INPUTS = Counter("pipeline_inputs", "Inputs that are complete, by outcome.", ["outcome"])
+REJECTED = Counter("pipeline_rejected", "Inputs not admitted, by reason.", ["reason"])
 DEDUPLICATED = Counter("pipeline_deduplicated", "Inputs answered with the result of an equal one in their batch.")
-BATCH_SIZE = Histogram("pipeline_batch_size", "Requests in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCH_SIZE = Histogram("pipeline_batch_size", "Inputs in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 BATCH_TOKENS = Histogram("pipeline_batch_tokens", "Tokens in a batch, without padding.", buckets=TOKENS)
 PADDING_TOKENS = Histogram(
     "pipeline_padding_tokens", "Tokens of padding that the passes of a batch computed.", buckets=(0, *TOKENS)

@@ -1,7 +1,7 @@
 """OpenTelemetry spans of a request: the whole, its wait in the queue, its time in the model.
 
-Through the API alone, which does nothing unless the process has an SDK; the caller's trace is taken over. It must never
-know HTTP, the queue or the model.
+Through the API alone, which does nothing unless the process has an SDK; the trace of the caller is continued. It must
+never know HTTP, the queue or the model.
 """
 
 import time
@@ -29,13 +29,13 @@ def record(
     `carrier` holds the caller's trace context, as W3C's headers do.
     """
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return  # nobody has set one up
-    theirs = propagate.extract(carrier)
-    span = _begin(name, theirs, SpanKind.SERVER, whole)
+        return  # the process has no SDK
+    parent = propagate.extract(carrier)
+    span = _begin(name, parent, SpanKind.SERVER, whole)
     span.set_attributes(attributes)
     if failed:
         span.set_status(StatusCode.ERROR)
-    inside = trace.set_span_in_context(span, theirs)
+    inside = trace.set_span_in_context(span, parent)
     for part, period in parts.items():
         _begin(part, inside, SpanKind.INTERNAL, period).end(_wall_ns(period[1]))
     span.end(_wall_ns(whole[1]))

@@ -1,66 +1,73 @@
-"""Around the whole app, what all requests have in common: an id, headers, a line in the log, a count, a trace.
+"""Around the whole app, what all requests have in common: an id and headers; a log line, a count and a trace.
 
-And a failed start in one line. It must never know the routes, the queue or the model.
+Also a failed start in one line. It must never know the routes, the queue or the model.
 """
 
 import asyncio
 import logging
-import re
 import time
 import urllib.parse
-import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, INTERNAL
 from pipeline_webserver.telemetry import metrics, traces
 from pipeline_webserver.telemetry.logs import ACCESS
+from pipeline_webserver.web.headers import HEADERS, REQUEST_ID_HEADER, TIMEOUT_HEADER, request_id
+from pipeline_webserver.web.timing import log_fields, spans
 
 logger = logging.getLogger(ACCESS)
 
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-# Nobody is to guess a type, nor to keep an answer that was somebody's, unless a route says otherwise.
-HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-# Asked every few seconds by machines: in the log only when they have something to tell.
+# Requested by machines every few seconds: in the log from INFO on only when they fail.
 PROBES = {"/health", "/ready", "/metrics"}
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where a request's time went in the house, in seconds, and the size of the batch it rode in.
+def middleware_stack(
+    paths: Collection[str], cors_origins: Sequence[str], startup_error: Callable[[], str | None]
+) -> list[Middleware]:
+    """All middlewares, from the outermost to the innermost."""
+    stack = [
+        Middleware(RequestContextMiddleware, startup_error=startup_error),
+        Middleware(RequestLogMiddleware, paths=paths),
+    ]
+    if cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER, TIMEOUT_HEADER],
+            expose_headers=[REQUEST_ID_HEADER, "Server-Timing", "Retry-After"],
+        )
+        stack.append(cors)
+    return stack
 
-    `queued_at` is in seconds of `time.perf_counter()`.
+
+class RequestContextMiddleware:
+    """Gives each request an id, in `request.state.request_id`, and each response that id and the default headers.
+
+    `startup_error` returns the line that replaces the traceback of a failed start.
     """
 
-    queued_at: float
-    queue_s: float
-    model_s: float
-    batch_size: int
-
-
-class Envelope:
-    """`paths` are those counted by name. `startup_error` gives the line that replaces the traceback of a failed start.
-
-    A route may set `error_type` and `timing` of the request's state.
-    """
-
-    def __init__(self, app: ASGIApp, paths: Collection[str], startup_error: Callable[[], str | None]) -> None:
+    def __init__(self, app: ASGIApp, startup_error: Callable[[], str | None]) -> None:
         self.app = app
-        self.paths = paths
         self.startup_error = startup_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._one_line(send))
+            send = self._with_startup_error(send)
         elif scope["type"] == "http":
-            await self._enveloped(Request(scope), receive, send)
-        else:
-            await self.app(scope, receive, send)
+            request = Request(scope)
+            request.state.request_id = request_id(request.headers)
+            send = _with_headers(send, request.state.request_id)
+        await self.app(scope, receive, send)
 
-    def _one_line(self, send: Send) -> Send:
+    def _with_startup_error(self, send: Send) -> Send:
         async def send_one_line(message: Message) -> None:
             line = self.startup_error()
             if message["type"] == "lifespan.startup.failed" and line:
@@ -69,83 +76,123 @@ class Envelope:
 
         return send_one_line
 
-    async def _enveloped(self, request: Request, receive: Receive, send: Send) -> None:
-        theirs = request.headers.get("x-request-id", "")
-        request.state.request_id = theirs if SANE_REQUEST_ID.fullmatch(theirs) else uuid.uuid4().hex
-        request.state.error_type = ""
-        request.state.timing = None
-        status = 500  # what is made of an error that nobody foresaw, outside of here
-        begun = False
-        started = time.perf_counter()
 
-        async def send_enveloped(message: Message) -> None:
-            nonlocal status, begun
-            if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request.state.request_id
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
+def _with_headers(send: Send, request_id: str) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers[REQUEST_ID_HEADER] = request_id
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
 
+    return send_with_headers
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and what became of it; times are in seconds of `time.perf_counter()`.
+
+    `status` is that of a bug until a response starts: Starlette makes the response to a bug outside of the middlewares.
+    """
+
+    request: Request
+    route: str
+    started: float
+    ended: float = 0.0
+    status: int = INTERNAL.status
+    responded: bool = False
+
+    @property
+    def error_type(self) -> str:
+        error_type: str = self.request.state.error_type
+        return error_type
+
+
+class RequestLogMiddleware:
+    """A log line, a count and a trace for each request; `paths` are those that the metrics have by name.
+
+    A route may set `error_type` and `timing` of the request's state. Needs `RequestContextMiddleware` around it.
+    """
+
+    def __init__(self, app: ASGIApp, paths: Collection[str]) -> None:
+        self.app = app
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        request.state.error_type, request.state.timing = "", None
+        # A path that is not a route has no series of its own, or a client could make thousands.
+        route = scope["path"] if scope["path"] in self.paths else "unknown"
+        exchange = Exchange(request, route, time.perf_counter())
         try:
-            await self.app(request.scope, receive, send_enveloped)
+            await self.app(scope, receive, _with_status(send, exchange))
         except asyncio.CancelledError:
-            # How some servers say that the client is gone; uvicorn says so by `http.disconnect`.
-            if not begun:
-                status, request.state.error_type = 499, "hung_up"
+            # How some servers report a disconnect; uvicorn reports it by `http.disconnect`.
+            if not exchange.responded:
+                exchange.status = CLIENT_DISCONNECTED.status
+                request.state.error_type = CLIENT_DISCONNECTED.error_type
             raise
         except Exception:
-            request.state.error_type = "internal"
+            request.state.error_type = INTERNAL.error_type
             raise
         finally:
-            self._tell(request, status, started)
-
-    def _tell(self, request: Request, status: int, started: float) -> None:
-        ended = time.perf_counter()
-        path, error_type, timing = request.scope["path"], request.state.error_type, request.state.timing
-        # A path that is not a route has no series of its own, or anyone could make thousands.
-        route = path if path in self.paths else "unknown"
-        metrics.REQUESTS.labels(route, status, error_type).inc()
-        metrics.REQUEST_SECONDS.labels(route).observe(ended - started)
-        fields = {
-            # Quoted: what a client chose could be lines or fields of the log. Queries may hold secrets.
-            "client": urllib.parse.quote(":".join(map(str, request.client or ())), safe=":[]"),
-            "method": request.method,
-            "path": urllib.parse.quote(path),
-            "status": status,
-            "error_type": error_type,
-            "request_id": request.state.request_id,
-            "total_ms": round(1000 * (ended - started), 2),
-            **({} if timing is None else milliseconds(timing)),
-        }
-        level = logging.DEBUG if route in PROBES and status == 200 else logging.INFO
-        if logger.isEnabledFor(level):
-            logger.log(
-                level, "%s", " ".join(f"{k}={v}" for k, v in fields.items() if v != ""), extra={"fields": fields}
-            )
-        attributes = {
-            "http.request.method": request.method,
-            "http.route": route,
-            "http.response.status_code": status,
-            "pipeline.request_id": request.state.request_id,
-            **({"error.type": error_type} if error_type else {}),
-        }
-        spans = {} if timing is None else parts(timing)
-        name = f"{request.method} {route}"
-        traces.record(request.headers, name, attributes, (started, ended), spans, failed=status >= 500)
+            exchange.ended = time.perf_counter()
+            _report(exchange)
 
 
-def milliseconds(timing: Timing) -> dict[str, float]:
-    """For people and for the log."""
+def _with_status(send: Send, exchange: Exchange) -> Send:
+    async def send_with_status(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status, exchange.responded = message["status"], True
+        await send(message)
+
+    return send_with_status
+
+
+def _report(exchange: Exchange) -> None:
+    metrics.REQUESTS.labels(exchange.route, exchange.status, exchange.error_type).inc()
+    metrics.REQUEST_SECONDS.labels(exchange.route).observe(exchange.ended - exchange.started)
+    level = logging.DEBUG if exchange.route in PROBES and exchange.status == 200 else logging.INFO
+    if logger.isEnabledFor(level):
+        fields = _fields(exchange)
+        line = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
+        logger.log(level, "%s", line, extra={"fields": fields})
+    _trace(exchange)
+
+
+def _fields(exchange: Exchange) -> dict[str, object]:
+    request = exchange.request
     return {
-        "queue_ms": round(1000 * timing.queue_s, 2),
-        "model_ms": round(1000 * timing.model_s, 2),
-        "batch_size": timing.batch_size,
+        # Quoted: what a client sends could be lines or fields of the log. Queries may hold secrets.
+        "client": urllib.parse.quote(":".join(map(str, request.client or ())), safe=":[]"),
+        "method": request.method,
+        "path": urllib.parse.quote(request.scope["path"]),
+        "status": exchange.status,
+        "error_type": exchange.error_type,
+        "request_id": request.state.request_id,
+        "total_ms": round(1000 * (exchange.ended - exchange.started), 2),
+        **log_fields(request.state.timing),
     }
 
 
-def parts(timing: Timing) -> dict[str, tuple[float, float]]:
-    """When each part began and ended, in seconds of `time.perf_counter()`."""
-    begun = timing.queued_at + timing.queue_s
-    return {"queue": (timing.queued_at, begun), "model": (begun, begun + timing.model_s)}
+def _trace(exchange: Exchange) -> None:
+    request = exchange.request
+    attributes = {
+        "http.request.method": request.method,
+        "http.route": exchange.route,
+        "http.response.status_code": exchange.status,
+        "pipeline.request_id": request.state.request_id,
+        **({"error.type": exchange.error_type} if exchange.error_type else {}),
+    }
+    traces.record(
+        request.headers,
+        f"{request.method} {exchange.route}",
+        attributes,
+        (exchange.started, exchange.ended),
+        spans(request.state.timing),
+        failed=exchange.status >= 500,
+    )

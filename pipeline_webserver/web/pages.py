@@ -1,6 +1,6 @@
-"""The pages for browsers: files of `static/`, and headers by which they load and run nothing but themselves.
+"""The web UI and the documentation page: files of `static/`, with headers that let them run nothing but themselves.
 
-They talk to the public API only, and hold no secret, so they need no API key. It must never know the model.
+They call the public API only, and hold no secret, so they need no API key. It must never know the model.
 """
 
 import os
@@ -15,13 +15,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 FOLDER = Path(__file__).parent / "static"
-HEADERS = {
+PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
         "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
-    # Browsers keep the files and ask each time whether they are still the same: a new version is seen at once.
+    # Browsers store the files, and ask each time whether they have changed: a new version is seen at once.
     "Cache-Control": "no-cache",
 }
 # By the name alone: the system's own table may call a script a text, and then no browser runs it.
@@ -33,33 +33,33 @@ TYPES = {
 }
 
 
-class Files(StaticFiles):
-    """The files of a folder, each with the headers and its right type; unchanged ones are answered with 304."""
+class PageFiles(StaticFiles):
+    """The files of a folder, each with the headers and its right type; an unchanged one is a 304."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers.update(HEADERS)
-        if status_code == response.status_code and (known := TYPES.get(Path(full_path).suffix)):
-            response.headers["content-type"] = known
+        response.headers.update(PAGE_HEADERS)
+        if status_code == response.status_code and (media_type := TYPES.get(Path(full_path).suffix)):
+            response.headers["content-type"] = media_type
         return response
 
 
-FILES = Files(directory=FOLDER)
+FILES = PageFiles(directory=FOLDER)
 
 
 def wants_page(accept: str) -> bool:
-    """Whether it is a browser that asks: programs and curl do not say that they want HTML."""
-    for one in accept.lower().split(","):
-        media_type, _, options = one.partition(";")
+    """Whether an `Accept` header is a browser's: programs and curl do not ask for HTML."""
+    for item in accept.lower().split(","):
+        media_type, _, options = item.partition(";")
         if media_type.strip() == "text/html":
             return not re.search(r"q\s*=\s*0(\.0*)?\s*$", options)
     return False
 
 
 async def home(request: Request) -> Response:
-    """The page to try the model and watch the server. Who does not ask for HTML is told how the API is used."""
+    """The web UI. Other clients than browsers get 405, with a hint how the API is used."""
     if not wants_page(request.headers.get("accept", "")):
         raise HTTPException(405, headers={"Allow": "POST", "Vary": "Accept"})
     response = await FILES.get_response("index.html", request.scope)

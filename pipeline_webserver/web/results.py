@@ -1,70 +1,92 @@
-"""From requests in the house to one answer: whoever comes first of the answers, the deadline and the client's leaving.
+"""From the entries of a request to its outputs, its error, its deadline or its client's disconnect, which comes first.
 
-It must never know routes, statuses, or what the answers hold.
+It must never know routes, statuses, or what the outputs are.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from pipeline_webserver import errors
-from pipeline_webserver.scheduling.admission import TOO_LATE, Answer, Request
-from pipeline_webserver.web.middleware import Timing
-from pipeline_webserver.web.uvicorn_process import hang_up
+from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError, Refused
+from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
+from pipeline_webserver.web.timing import Timing, timing_of
 
 
-async def answers_of(entries: list[Request], receive: Receive) -> list[Answer]:
-    """The answers up to the first error, unless the client hangs up or the deadline comes first.
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The outputs of a request, in the order of its inputs, and where the time went."""
 
-    Raises `ClientDisconnect` or `DeadlineExceeded`.
+    outputs: list[Any]
+    timing: Timing
+
+
+async def results_of(entries: Sequence[Entry], request: Request) -> Results:
+    """Wait for all results, or for the first error; the timing is stored in `request.state.timing` for the log.
+
+    Raises that error, which names its input where there are several, `DeadlineExceeded` or `ClientDisconnect`.
     """
-
-    async def watch() -> None:
-        await hang_up(receive)
-        if not patience.expired():
-            patience.reschedule(loop.time())  # nobody is there any more to wait
-
-    loop = asyncio.get_running_loop()
-    watching = loop.create_task(watch())
-    answers: list[Answer] = []
     try:
-        async with asyncio.timeout_at(entries[0].deadline) as patience:
-            for entry in entries:
-                answers.append(await entry.response.get())
-                if answers[-1].error is not None:
-                    break  # the answer is this error: nobody waits for the others any more
-        return answers
-    except TimeoutError:
-        if watching.done():
-            watching.result()  # a fault of the server underneath, if there was one
-            raise ClientDisconnect from None
-        raise errors.DeadlineExceeded(TOO_LATE) from None
+        async with _until_deadline_or_disconnect(entries[0].deadline, request.receive):
+            results, error = await _until_first_error(entries)
     finally:
-        watching.cancel()
         for entry in entries:
-            entry.abandoned = True
+            entry.cancelled = True
+    timing = request.state.timing = timing_of(entries[0].submitted_at, results)
+    if error is not None:
+        raise error
+    return Results([result.output for result in results], timing)
 
 
-def timing_of(entries: list[Request], answers: list[Answer]) -> Timing | None:
-    """Of several inputs, the slowest and the largest batch; None if the model saw none of them."""
-    slowest = max(answers, key=lambda answer: answer.queue_s + answer.model_s)
-    largest = max(answer.batch_size for answer in answers)
-    return Timing(entries[0].measured_from, slowest.queue_s, slowest.model_s, largest) if largest else None
+async def _until_first_error(entries: Sequence[Entry]) -> tuple[list[Result], PipelineServerError | None]:
+    """Results in order, up to the first error, for which the others need not be waited for."""
+    results: list[Result] = []
+    for index, entry in enumerate(entries):
+        result = await entry.response_queue.get()
+        results.append(result)
+        if result.error is not None:
+            return results, result.error if len(entries) == 1 else _numbered(result.error, index)
+    return results, None
 
 
-def server_timing(timing: Timing, total_s: float) -> str:
-    """The `Server-Timing` header, in milliseconds."""
-    times = {"queue": timing.queue_s, "model": timing.model_s, "total": total_s}
-    durations = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in times.items())
-    return f'{durations}, batch;desc="{timing.batch_size}"'
-
-
-def error_of(answers: list[Answer], inputs: int) -> errors.PipelineServerError | None:
-    """The error that ends the answers, if one does; it says which input it is when there are several."""
-    error = answers[-1].error
-    if error is None or inputs == 1 or isinstance(error, errors.Refused):
+def _numbered(error: PipelineServerError, index: int) -> PipelineServerError:
+    """The error of one of several inputs; one of the server as a whole stays as it is."""
+    if isinstance(error, Refused):
         return error
-    numbered = type(error)(f"inputs[{len(answers) - 1}]: {error}")
+    numbered = type(error)(f"inputs[{index}]: {error}")
     numbered.__cause__ = error.__cause__
     return numbered
+
+
+@asynccontextmanager
+async def _until_deadline_or_disconnect(deadline: float, receive: Receive) -> AsyncIterator[None]:
+    """Raises `DeadlineExceeded` at this time of `loop.time()`, and `ClientDisconnect` as soon as the client is gone."""
+
+    async def watch() -> None:
+        await client_disconnected(receive)
+        if not timeout.expired():
+            timeout.reschedule(loop.time())
+
+    loop = asyncio.get_running_loop()
+    timeout = asyncio.timeout_at(deadline)
+    watcher = loop.create_task(watch())
+    try:
+        async with timeout:
+            yield
+    except TimeoutError:
+        if watcher.done():
+            watcher.result()  # raises what went wrong in the server underneath, if something did
+            raise ClientDisconnect from None
+        raise DeadlineExceeded(TOO_LATE) from None
+    finally:
+        watcher.cancel()
+
+
+async def client_disconnected(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -25,8 +25,8 @@ def form(**fields: Any) -> bytes:
     ],
 )
 def test_a_text_tokens_and_lists_of_either_are_inputs(given: Any, inputs: Any) -> None:
-    work = parse(form(input=given, model="any", user="me"), 2)
-    assert (work.inputs, work.parameters, work.encoding) == (inputs, {"pooled": True}, "float")
+    request = parse(form(input=given, model="any", user="me"), 2)
+    assert (request.inputs, request.parameters, request.encoding_format) == (inputs, {"pooled": True}, "float")
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,16 @@ def test_a_text_tokens_and_lists_of_either_are_inputs(given: Any, inputs: Any) -
         (form(input="a", model=5), Malformed, "Parameter 'model': Input should be a valid string."),
     ],
 )
-def test_what_is_wrong_is_told(body: bytes, error: type[Exception], words: str) -> None:
+def test_the_message_says_what_is_wrong(body: bytes, error: type[Exception], words: str) -> None:
     with pytest.raises(error) as refused:
         parse(body, 3)
     assert words in str(refused.value)
 
 
 def test_the_answer_has_openais_form() -> None:
-    work = parse(form(input=["a", "b"]), 2)
+    request = parse(form(input=["a", "b"]), 2)
     embeddings = [np.array([0.1, -1.0], dtype=np.float32), np.array([2.5, 0.0], dtype=np.float32)]
-    assert json.loads(render(work, embeddings, 7, "the model")) == {
+    assert json.loads(render(request, embeddings, 7, "the model")) == {
         "object": "list",
         "data": [
             {"object": "embedding", "index": 0, "embedding": [0.1, -1.0]},
@@ -80,8 +80,8 @@ def test_the_answer_has_openais_form() -> None:
 
 def test_in_base64_an_embedding_is_its_little_endian_numbers() -> None:
     embedding = np.array([0.1, -1.0, 3e-9], dtype=np.float32)
-    work = parse(form(input="a", encoding_format="base64"), 1)
-    (data,) = json.loads(render(work, [embedding], 1, "m"))["data"]
+    request = parse(form(input="a", encoding_format="base64"), 1)
+    (data,) = json.loads(render(request, [embedding], 1, "m"))["data"]
     assert np.frombuffer(base64.b64decode(data["embedding"]), dtype="<f4").tolist() == embedding.tolist()
 
 

@@ -1,84 +1,165 @@
-"""What a task takes and answers, in JSON Schema."""
+"""The schemas of inputs, and of what the server says of itself."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from pipeline_webserver.api.schemas import DESCRIPTIONS, ITEMS, Facts, answers, input_schema, parameter_schemas
+from pipeline_webserver.api.codec import read_json, to_json
+from pipeline_webserver.api.openapi import info
+from pipeline_webserver.api.schemas import MEDIA_TYPES, Facts, component_schemas, info_schemas, input_schema
 from pipeline_webserver.api.tasks import TASKS
-
-A_LABEL: dict[str, object] = {"candidate_labels": ["a"]}
-
-
-def facts(task: str, **described: Any) -> Facts:
-    told = {"mask_token": "<mask>", "embedding": None, **described}
-    return Facts(task, TASKS[task], told | ({"max_top_k": 100} if task == "fill-mask" else {}), "1", 3, 9, False)
+from pipeline_webserver.model_info import ModelInfo, OptimizationReport
+from tests.api.model_infos import embedding_info, model_info
 
 
-def allows(schema: Any, value: Any) -> bool:
-    return bool(Draft202012Validator(schema).is_valid(value))
+def allows(schema: Any, value: Any, **schemas: Any) -> bool:
+    return bool(Draft202012Validator({**schema, "components": {"schemas": schemas}}).is_valid(value))
+
+
+def facts(task: str, known: ModelInfo) -> Facts:
+    return Facts(task, TASKS[task], known, "1", max_inputs=3, max_new_tokens=9, has_key=False)
 
 
 @pytest.mark.parametrize(
-    ("task", "good", "bad"),
+    ("task", "mask_token", "good", "bad"),
     [
-        ("fill-mask", ["a <mask>"], ["a [MASK]", 5, {"text": "<mask>"}]),
-        ("text-classification", ["", {"text": "a", "text_pair": "b"}], [{"text": "a"}, ["a"]]),
-        ("zero-shot-classification", ["a"], [""]),
-        ("image-classification", ["AAAA", "AA==", "AAA="], ["", "A", "a text", "AA="]),
+        ("fill-mask", "<mask>", ["a <mask>"], ["a [MASK]", 5, {"text": "<mask>"}]),
+        ("text-classification", None, ["", {"text": "a", "text_pair": "b"}], [{"text": "a"}, ["a"]]),
+        ("zero-shot-classification", None, ["a"], [""]),
+        ("text-generation", None, ["a"], [""]),
+        ("token-classification", None, ["a", ""], [{"text": "a", "text_pair": "b"}]),
+        ("image-classification", None, ["AAAA", "AA==", "AAA="], ["", "A", "a text", "AA="]),
         (
             "table-question-answering",
-            [{"question": "?", "table": {"a": ["1"]}}],
+            None,
+            [{"question": "?", "table": {"a": ["1"]}}, {"query": "?", "table": {"a": ["1"]}}],
             [{"question": "?", "table": {}}, {"question": "?", "table": {"a": [1]}}, {"table": {"a": ["1"]}}],
         ),
     ],
 )
-def test_an_input_is_what_the_task_takes(task: str, good: list[Any], bad: list[Any]) -> None:
-    schema = input_schema(facts(task))
+def test_an_input_is_what_the_task_takes(task: str, mask_token: str | None, good: list[Any], bad: list[Any]) -> None:
+    schema = input_schema(TASKS[task], model_info(mask_token=mask_token))
     assert all(allows(schema, value) for value in good)
     assert not any(allows(schema, value) for value in bad)
 
 
 @pytest.mark.parametrize(
-    ("task", "good", "bad"),
+    ("mask", "pattern"), [("[MASK]", r"\[MASK\]"), ("<mask>", "<mask>"), (r"{\m}", r"\{\\m\}"), ("*", r"\*")]
+)
+def test_a_text_with_masks_has_the_models_own_mask_in_it(mask: str, pattern: str) -> None:
+    schema = input_schema(TASKS["fill-mask"], model_info(mask_token=mask))
+    assert schema == {"type": "string", "pattern": pattern}
+    assert allows(schema, f"a {mask} text")
+    assert not allows(schema, "a text")
+
+
+@pytest.mark.parametrize(
+    ("task", "mask_token", "is_accepted"),
     [
-        ("fill-mask", {"top_k": 100, "targets": None}, {"top_k": 101}),
-        ("text-generation", {"max_new_tokens": 9, "stop": ["a"]}, {"max_new_tokens": 10}),
-        ("text-generation", {"top_k": 10_000}, {"stop": [""]}),
-        ("zero-shot-classification", {"candidate_labels": ["a"]}, {}),
-        (
-            "zero-shot-classification",
-            {"candidate_labels": ["a"], "hypothesis_template": "{{ {} }}"},
-            {"candidate_labels": []},
-        ),
-        (
-            "zero-shot-classification",
-            {"candidate_labels": ["a"]},
-            {"candidate_labels": ["a"], "hypothesis_template": "{0}"},
-        ),
-        ("feature-extraction", {"truncate": True}, {"normalize": True}),
+        ("text-classification", None, True),
+        ("fill-mask", "[MASK]", False),
+        ("text-generation", None, False),
+        ("image-classification", None, False),
+        ("table-question-answering", None, False),
     ],
 )
-def test_parameters_have_the_limits_of_server_and_model(task: str, good: Any, bad: Any) -> None:
-    schemas = parameter_schemas(facts(task))
-    schema = {**schemas.pop("Parameters"), "components": {"schemas": schemas}}
-    assert allows(schema, good)
-    assert not allows(schema, bad)
+def test_a_body_may_be_missing_where_the_empty_text_is_an_input(
+    task: str, mask_token: str | None, is_accepted: bool
+) -> None:
+    assert facts(task, model_info(mask_token=mask_token)).accepts_empty_body is is_accepted
 
 
-def test_prompts_are_those_that_the_model_has() -> None:
-    properties = parameter_schemas(facts("feature-extraction", embedding={"prompts": ["query"]}))["Parameters"][
-        "properties"
-    ]
-    assert allows(properties["prompt_name"], "query")
-    assert not allows(properties["prompt_name"], "passage")
-    assert "normalize" in properties
+def test_every_kind_of_input_has_its_media_types() -> None:
+    assert set(MEDIA_TYPES) == {task.input_kind for task in TASKS.values()}
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_parameter_is_described_and_every_task_has_an_answer(task: str) -> None:
-    for schema in parameter_schemas(facts(task, embedding={"prompts": []})).values():
-        assert set(schema.get("properties", {})) <= set(DESCRIPTIONS)
-    assert task in ITEMS
-    assert answers(task)
+def test_a_request_has_inputs_up_to_the_limit_and_what_the_hosted_api_has_besides() -> None:
+    schemas = component_schemas(facts("text-classification", model_info()))
+    request = schemas["Request"]
+    assert allows(request, {"inputs": ["a"] * 3, "parameters": None, "options": {"x": 1}, "stream": False}, **schemas)
+    assert not allows(request, {"inputs": ["a"] * 4}, **schemas)
+    assert not allows(request, {"inputs": []}, **schemas)
+    assert not allows(request, {}, **schemas)
+    assert not allows(request, {"inputs": "a", "top_k": 1}, **schemas)
+    assert not allows(request, {"inputs": "a", "stream": 1}, **schemas)
+
+
+def test_a_request_must_have_the_parameters_that_the_task_requires() -> None:
+    schemas = component_schemas(facts("zero-shot-classification", model_info()))
+    assert allows(schemas["Request"], {"inputs": "a", "parameters": {"candidate_labels": ["b"]}}, **schemas)
+    assert not allows(schemas["Request"], {"inputs": "a"}, **schemas)
+
+
+def test_parameters_may_stand_beside_the_inputs_where_the_specification_has_them_there() -> None:
+    schemas = component_schemas(facts("feature-extraction", model_info(embedding=embedding_info())))
+    assert allows(schemas["Request"], {"inputs": "a", "truncate": True, "parameters": {"normalize": True}}, **schemas)
+    assert not allows(schemas["Request"], {"inputs": "a", "truncate": 5}, **schemas)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_allowed"),
+    [
+        ("a", True),
+        (["a", "b", "c"], True),
+        ([0, 9], True),
+        ([[0], [9]], True),
+        ("", False),
+        ([], False),
+        (["a"] * 4, False),
+        ([10], False),
+        ([1] * 6, False),
+        ([[1], []], False),
+    ],
+)
+def test_embeddings_are_of_texts_or_tokens_that_the_model_has(value: Any, is_allowed: bool) -> None:
+    known = model_info(vocabulary=10, max_tokens=5, embedding=embedding_info())
+    schemas = component_schemas(facts("feature-extraction", known))
+    assert allows(schemas["EmbeddingsRequest"], {"input": value, "model": "any", "user": None}, **schemas) is is_allowed
+
+
+# What `/info` answers
+
+
+OPTIONAL = {"mask_token", "vocabulary", "max_top_k", "max_stride", "embedding", "subtasks", "generates", "timestamps"}
+
+REPORT = OptimizationReport("unpadding", applied=True, difference=1e-7, gains={"batch": 1.5})
+
+
+def allows_info(body: Any) -> bool:
+    schemas = info_schemas()
+    return allows(schemas["Info"], body, **schemas)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        model_info(),
+        model_info(max_tokens=None, optimizations=[REPORT, OptimizationReport("onednn", applied=False, reason="slow")]),
+        model_info(mask_token="[MASK]", max_top_k=5, versions={"torch": "2"}),
+        model_info(vocabulary=10, embedding=embedding_info("query")),
+        model_info(subtasks=["semantic"], generates=True, timestamps=False, max_stride=9),
+    ],
+    ids=["plain", "optimizations", "mask", "embedding", "media"],
+)
+def test_the_schema_of_info_is_that_of_what_is_answered(known: ModelInfo) -> None:
+    body = read_json(to_json(info(known, {"max_inputs": 3}, "1")))
+    assert allows_info(body)
+    required = {name for name in body if not allows_info({key: body[key] for key in body if key != name})}
+    assert required == body.keys() - OPTIONAL
+
+
+def test_what_belongs_to_some_tasks_is_optional_and_never_null() -> None:
+    schema = info_schemas()["Info"]
+    assert set(schema["properties"]) - set(schema["required"]) == OPTIONAL
+    body = read_json(to_json(info(model_info(), {}, "1")))
+    assert allows_info(body)
+    assert not any(allows_info({**body, name: None}) for name in OPTIONAL)
+
+
+def test_a_report_of_an_optimization_has_all_of_its_fields() -> None:
+    report = info_schemas()["OptimizationReport"]
+    assert report["required"] == ["name", "applied", "difference", "gains", "reason"]
+    assert allows(report, asdict(REPORT))
+    assert not allows(report, {"name": "a", "applied": True})

@@ -1,13 +1,17 @@
-"""The contract of each task: its parameters, their ranges, and what is said of others."""
+"""The tasks that are served: everything that depends on which one it is stands in its entry."""
 
+import tomllib
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
 
 import huggingface_hub
 import pytest
+from transformers.models.auto import modeling_auto
 
-from pipeline_webserver.api.tasks import GENERATION_PARAMETERS, TASKS, check
-from pipeline_webserver.errors import Malformed, Rejected
+from pipeline_webserver.api import tasks
+from pipeline_webserver.api.tasks import TASKS
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -16,114 +20,55 @@ def test_every_parameter_is_one_of_the_official_specification(name: str) -> None
     if name != "image-feature-extraction":  # it has none
         assert task.specification.__module__.startswith(huggingface_hub.__name__)
     assert set(task.parameters) <= {field.name for field in fields(task.specification)}
-    assert set(task.model.model_fields) == set(task.parameters)
+    assert set(task.parameters_model.model_fields) == set(task.parameters)
 
 
-@pytest.mark.parametrize(
-    ("task", "given", "wanted"),
-    [
-        ("fill-mask", {"top_k": 3, "targets": None}, {"top_k": 3}),
-        ("feature-extraction", {"truncate": True, "normalize": False}, {"truncation": True, "normalize": False}),
-        (
-            "text-generation",
-            {"stop": ["."], "temperature": 1, "seed": 0},
-            {"stop_sequence": ["."], "temperature": 1.0, "seed": 0},
-        ),
-        (
-            "automatic-speech-recognition",
-            {"generation_parameters": {"num_beams": 2, "top_p": None}, "return_timestamps": True},
-            {"generate_kwargs": {"num_beams": 2}, "return_timestamps": True},
-        ),
-        ("object-detection", {"threshold": 0}, {"threshold": 0.0}),
-        ("image-feature-extraction", {"pool": True}, {"pool": True}),
-    ],
-)
-def test_parameters_reach_the_pipeline_by_its_own_names(task: str, given: Any, wanted: Any) -> None:
-    assert check(given, TASKS[task]) == wanted
+@pytest.mark.parametrize("name", TASKS)
+def test_the_architectures_are_lists_of_classes_that_transformers_has(name: str) -> None:
+    for mapping in TASKS[name].architectures:
+        assert getattr(modeling_auto, mapping)
 
 
-@pytest.mark.parametrize(
-    ("task", "given", "error", "words"),
-    [
-        (
-            "text-generation",
-            {"best_of": 2},
-            Rejected,
-            "Unknown parameter 'best_of'; this pipeline takes do_sample, max_new_tokens, temperature, top_k, top_p, "
-            "typical_p, stop, repetition_penalty, return_full_text, seed.",
-        ),
-        (
-            "automatic-speech-recognition",
-            {"generation_parameters": {"use_cache": False}},
-            Rejected,
-            "Unknown parameter 'generation_parameters.use_cache'; "
-            f"this pipeline takes {', '.join(GENERATION_PARAMETERS)}.",
-        ),
-        (
-            "text-generation",
-            {"temperature": 0},
-            Rejected,
-            "Parameter 'temperature': Input should be greater than or equal to 0.01.",
-        ),
-        ("text-generation", {"top_p": 1.1}, Rejected, "Parameter 'top_p': Input should be less than or equal to 1."),
-        ("text-generation", {"typical_p": 0}, Rejected, "Parameter 'typical_p': Input should be greater than 0."),
-        (
-            "text-generation",
-            {"max_new_tokens": 0},
-            Rejected,
-            "Parameter 'max_new_tokens': Input should be greater than or equal to 1.",
-        ),
-        (
-            "text-generation",
-            {"stop": ["a"] * 5},
-            Rejected,
-            "Parameter 'stop': List should have at most 4 items after validation, not 5.",
-        ),
-        ("text-generation", {"stop": [""]}, Rejected, "Parameter 'stop': String should have at least 1 character."),
-        ("text-generation", {"stop": "a"}, Malformed, "Parameter 'stop': Input should be a valid list."),
-        ("text-generation", {"seed": 2**63}, Rejected, f"Parameter 'seed': Input should be less than {2**63}."),
-        (
-            "automatic-speech-recognition",
-            {"generation_parameters": {"num_beams": 9}},
-            Rejected,
-            "Parameter 'generation_parameters.num_beams': Input should be less than or equal to 8.",
-        ),
-        (
-            "automatic-speech-recognition",
-            {"return_timestamps": "word"},
-            Malformed,
-            "Parameter 'return_timestamps': Input should be a valid boolean.",
-        ),
-        (
-            "object-detection",
-            {"threshold": 1.5},
-            Rejected,
-            "Parameter 'threshold': Input should be less than or equal to 1.",
-        ),
-        (
-            "image-segmentation",
-            {"subtask": "best"},
-            Rejected,
-            "Parameter 'subtask': Input should be 'instance', 'panoptic' or 'semantic'.",
-        ),
-        (
-            "table-question-answering",
-            {"padding": True},
-            Rejected,
-            "Parameter 'padding': Input should be 'do_not_pad', 'longest' or 'max_length'.",
-        ),
-        ("zero-shot-image-classification", {}, Rejected, "Parameter 'candidate_labels': Field required."),
-        ("image-feature-extraction", {"Top_K": 1}, Rejected, "Unknown parameter 'Top_K'; this pipeline takes pool."),
-    ],
-)
-def test_what_is_unknown_or_out_of_range_is_named_and_what_is_allowed_is_told(
-    task: str, given: Any, error: type[Exception], words: str
-) -> None:
-    with pytest.raises(error) as refused:
-        check(given, TASKS[task])
-    assert str(refused.value) == words
+def test_a_task_that_has_no_classes_of_its_own_must_be_set() -> None:
+    assert [name for name, task in TASKS.items() if not task.architectures] == ["zero-shot-classification"]
+
+
+def test_no_list_of_classes_is_of_two_tasks() -> None:
+    mappings = [mapping for task in TASKS.values() for mapping in task.architectures]
+    assert len(set(mappings)) == len(mappings)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_preprocessor_is_a_class_in_a_file_of_inference(name: str) -> None:
+    module, _, class_name = TASKS[name].preprocessor.partition(".")
+    file = ROOT / "pipeline_webserver" / "inference" / "preprocessing" / f"{module}.py"
+    assert f"\nclass {class_name}(" in file.read_text()
+
+
+def test_what_a_task_needs_besides_is_a_group_of_optional_dependencies() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = {task.input_kind: task.extra for task in TASKS.values()}
+    assert extras == {"text": None, "table": "tables", "image": "media", "audio": "media"}
+    assert {extra for extra in extras.values() if extra} <= groups.keys()
 
 
 def test_files_may_be_larger_than_texts() -> None:
     assert {TASKS[name].max_body_bytes for name in ("fill-mask", "table-question-answering")} == {2**20}
-    assert {task.max_body_bytes for task in TASKS.values() if task.takes in {"image", "audio"}} == {2**24}
+    assert {task.max_body_bytes for task in TASKS.values() if task.is_file} == {2**24}
+    assert {task.input_kind for task in TASKS.values() if task.is_file} == {"image", "audio"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_example_has_the_parameters_that_a_request_must_have(name: str) -> None:
+    assert list(TASKS[name].example_parameters) == TASKS[name].required_parameters
+
+
+def test_the_example_of_a_text_with_a_mask_has_the_models_own_mask_token() -> None:
+    assert TASKS["fill-mask"].example_for("<mask>") == "Paris is the <mask> of France."
+    assert TASKS["text-classification"].example_for(None) == "I like it."
+    assert TASKS["table-question-answering"].example_for(None)["question"] == "How old is Bob?"
+
+
+def test_no_other_file_of_the_api_names_a_task() -> None:
+    others = {path for path in Path(tasks.__file__).parent.glob("*.py") if path.name != "tasks.py"}
+    assert {path.name: name for path in others for name in TASKS if f'"{name}"' in path.read_text()} == {}

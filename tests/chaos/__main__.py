@@ -1,11 +1,11 @@
-"""The ordeal: the server under twice its capacity, with a model that fails at random and clients of every kind.
+"""The chaos test: the server at twice its capacity, with a model that fails at random and clients of every kind.
 
     python -m tests.chaos --minutes 10
 
 It starts `tests.chaos.app` in a process of its own, and measures what it can. Then requests arrive at random, twice as
-many as it can answer: good ones, bad ones, slow ones, some that hang up. At the end the process is told to end under
-the same load. Each request ends in exactly one way, and what the server counts has to be what the clients counted. The
-report has the figures and each promise that was broken; with one broken, the exit status is 1.
+many as it can answer: good ones, bad ones, slow ones, some whose client disconnects. At the end the process gets
+SIGTERM under the same load. Each request ends in exactly one way, and what the server counts has to be what the clients
+counted. The report has the figures and each promise that was broken; with one broken, the exit status is 1.
 
 Owns the options, the order of the run and the report. It must never know how a request is made or sent, nor the
 server's insides.
@@ -25,30 +25,30 @@ from benchmarks.processes import Failed, Server
 from benchmarks.soak import Samples, sample
 from benchmarks.texts import whole_words
 from pipeline_webserver.inference.loading import BUNDLED_MODEL
-from pipeline_webserver.web.slow_clients import allow_many_connections
+from pipeline_webserver.web.slow_clients import raise_open_file_limit
 from tests.chaos.account import Account, listed
-from tests.chaos.clients import PATIENCE_S, Clients, closed_loop, open_loop
-from tests.chaos.mix import MARK, MOST_BODY_BYTES, Mix
+from tests.chaos.clients import CLIENT_TIMEOUT_S, Clients, closed_loop, open_loop
+from tests.chaos.mix import MARK, MAX_BODY_BYTES, Mix
 from tests.chaos.server_side import Counts, Log, counts_of, disagreements
 
 ROUNDS = 3
-LEAST_PER_S = 10.0  # that arrive, however slow the machine
+MIN_PER_S = 10.0  # that arrive, however slow the machine
 LOAD = 2.0  # by the capacity
 WARM_UP_S = 60.0
 SETTINGS = {
     "PIPELINE_REQUEST_TIMEOUT_S": "3",
-    "PIPELINE_MAX_BODY_BYTES": str(MOST_BODY_BYTES),
-    "ORDEAL_WORD": MARK,
-    "ORDEAL_HANG_S": "4",
-    "ORDEAL_MOST_ROWS": "8",
+    "PIPELINE_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
+    "CHAOS_WORD": MARK,
+    "CHAOS_HANG_S": "4",
+    "CHAOS_MAX_ROWS": "8",
 }
 # Shares of the passes that have a marked text in them.
-RATES = {"ORDEAL_RAISE": "0.5", "ORDEAL_OUT_OF_MEMORY": "0.05", "ORDEAL_HANG": "0.003"}
+RATES = {"CHAOS_RAISE": "0.5", "CHAOS_OUT_OF_MEMORY": "0.05", "CHAOS_HANG": "0.003"}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long each part takes, and what the app is told."""
+    """How long each part takes, and variables of the app."""
 
     seconds: float
     capacity_s: float = 6.0
@@ -68,13 +68,13 @@ class Report:
     drain: Account = field(default_factory=Account)
     counts: Counts | None = None
     samples: Samples = field(default_factory=list)
-    stuck: int = 0
+    stalled: int = 0
     exit_status: int | None = None
     broken: list[str] = field(default_factory=list)
 
     @property
     def offered_per_s(self) -> float:
-        return max(LEAST_PER_S, LOAD * self.capacity_per_s)
+        return max(MIN_PER_S, LOAD * self.capacity_per_s)
 
     def lines(self) -> list[str]:
         account, seconds = self.main, self.options.seconds
@@ -86,9 +86,9 @@ class Report:
         ]
         if self.counts is not None:
             lines += [
-                f"faults: {listed(self.counts.faults)}; stuck and back {self.stuck} times",
-                f"texts that were in the house: {listed(self.counts.inputs)}; as another: {self.counts.deduplicated}",
-                f"computed in vain, because too late or for nobody: {self._in_vain(self.counts)} texts",
+                f"faults: {listed(self.counts.faults)}; stalled and recovered {self.stalled} times",
+                f"inputs that were in flight: {listed(self.counts.inputs)}; deduplicated: {self.counts.deduplicated}",
+                f"computed in vain, after the deadline or a disconnect: {self._in_vain(self.counts)} texts",
             ]
         lines += [self._memory(), "", *account.table(), "", "ended under load", *self.drain.table()]
         lines += [f"exit status {self.exit_status}", ""]
@@ -102,15 +102,15 @@ class Report:
             return "memory: unknown"
         warm = [(at / 60, mb) for at, mb in self.samples if at >= WARM_UP_S]
         values = [mb for _, mb in self.samples]
-        told = f"memory: start {values[0]:.0f} MB, end {values[-1]:.0f} MB, max {max(values):.0f} MB"
+        line = f"memory: start {values[0]:.0f} MB, end {values[-1]:.0f} MB, max {max(values):.0f} MB"
         late = f", after a minute {warm[0][1]:.0f} MB, from then on {slope(warm):+.2f} MB/min" if warm else ""
-        return told + late
+        return line + late
 
 
-async def ordeal(options: Options, folder: Path) -> Report:
+async def run_chaos(options: Options, folder: Path) -> Report:
     """Raises `Failed` if the server does not start."""
     log = folder / "server.log"
-    environment = {**SETTINGS, **RATES, "ORDEAL_SEED": str(options.seed), **options.environment}
+    environment = {**SETTINGS, **RATES, "CHAOS_SEED": str(options.seed), **options.environment}
     server = Server("tests.chaos.app:app", environment, log)
     mix = Mix(options.seed, whole_words(Path(BUNDLED_MODEL)), options.marked)
     report = Report(options)
@@ -123,12 +123,12 @@ async def ordeal(options: Options, folder: Path) -> Report:
             in_drain = Log.of(lines)
     finally:
         await server.end()
-    report.stuck = in_main.stuck
+    report.stalled = in_main.stalls
     report.drain.forgive(in_drain.numbers)
     if missing := report.drain.answered - in_drain.numbers:
         report.broken.append(f"{len(missing)} requests at the end were answered, but are not in the log")
     report.broken += in_main.broken(report.counts.faults["hang"] if report.counts else None)
-    report.broken += report.drain.broken(may_refuse=True) + in_drain.broken(None)
+    report.broken += report.drain.broken(may_be_refused=True) + in_drain.broken(None)
     return report
 
 
@@ -144,20 +144,20 @@ async def under_load(server: Server, mix: Mix, report: Report) -> None:
     sampling.cancel()
     await asyncio.wait({sampling})
     clients.close()
-    report.broken += account.broken(may_refuse=False)
+    report.broken += account.broken(may_be_refused=False)
 
 
 async def compare(clients: Clients, mix: Mix, report: Report) -> None:
-    """After the load: all is as if nothing had been, and nobody is forgotten."""
+    """After the load: the server is as it was before, and no input is left in flight."""
     account = clients.account
-    for _ in range(100):  # those who hung up are dropped when their turn comes
+    for _ in range(100):  # inputs of clients that disconnected are dropped when their turn comes
         came = account.by_route.copy()  # an answer with metrics does not count itself
         reply = await clients.ask(mix.make("metrics"))
         if reply is None:
             report.broken.append("there are no metrics")
             return
         counts = report.counts = counts_of(reply.body.decode())
-        if counts.in_house == 0:
+        if counts.in_flight == 0:
             break
         await asyncio.sleep(0.1)
     report.broken += disagreements(account, came, counts)
@@ -177,19 +177,19 @@ async def until_the_end(server: Server, mix: Mix, report: Report) -> None:
         server.process.send_signal(signal.SIGTERM)
     await load
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(CLIENT_TIMEOUT_S):
             report.exit_status = await server.process.wait()
     if report.exit_status != 0:
         report.broken.append(f"the exit status is {report.exit_status}")
 
 
 async def until_terminated(options: Options, folder: Path) -> Report:
-    """The same, but the server ends also when this process is told to."""
+    """The same, but the server ends also when this process gets SIGTERM."""
     task = asyncio.current_task()
     assert task is not None
     with suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await ordeal(options, folder)
+    return await run_chaos(options, folder)
 
 
 def main() -> None:
@@ -202,8 +202,8 @@ def main() -> None:
     options = Options(60 * arguments.minutes, seed=arguments.seed)
     sys.stdout.write(f"This takes about {arguments.minutes + 0.5:g} minutes, and wants the machine to itself.\n")
     sys.stdout.flush()
-    allow_many_connections()
-    with tempfile.TemporaryDirectory(prefix="ordeal-") as folder:
+    raise_open_file_limit()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         try:
             report = asyncio.run(until_terminated(options, Path(folder)))
         except Failed as error:

@@ -13,7 +13,7 @@ from benchmarks.connection import Reply
 from tests.chaos.mix import WEIGHTS
 from tests.chaos.plans import Plan
 
-ADMITTED = {200, 422, 500, 504}  # the statuses of those whose inputs were in the house, if they had any that could be
+ADMITTED = {200, 422, 500, 504}  # the statuses of requests whose inputs were in flight, if they had any
 
 
 @dataclass(slots=True)
@@ -67,14 +67,14 @@ class Account:
     def lost(self) -> Counter[str]:
         return Counter(kind for kind, _ in self.silent.values())
 
-    def broken(self, *, may_refuse: bool) -> list[str]:
+    def broken(self, *, may_be_refused: bool) -> list[str]:
         """The promises that were broken."""
         ended = self.answers.total() + self.vanished.total() + self.refused.total() + len(self.silent)
         broken = [f"wrong: {fault}" for fault in self.wrong[:5]]
         broken += [f"lost: {kind} {number}: {why}" for number, (kind, why) in itertools.islice(self.silent.items(), 5)]
         if len(self.wrong) + len(self.silent) > len(broken):
             broken.append(f"in all {len(self.wrong)} wrong and {len(self.silent)} lost")
-        if self.refused and not may_refuse:
+        if self.refused and not may_be_refused:
             broken.append(f"{self.refused.total()} connections refused")
         if ended != self.sent.total():
             broken.append(f"{self.sent.total()} sent, but {ended} ended")

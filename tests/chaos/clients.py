@@ -12,9 +12,9 @@ from tests.chaos.account import Account
 from tests.chaos.mix import Mix
 from tests.chaos.plans import Plan
 
-MOST_CONNECTIONS = 2_000
+MAX_CONNECTIONS = 2_000
 MEASURING_CLIENTS = 32
-PATIENCE_S = 30.0  # of a client: ten times what the server promises
+CLIENT_TIMEOUT_S = 30.0  # of a client: ten times what the server promises
 
 
 class Client(Connection):
@@ -42,7 +42,7 @@ async def carry_out(plan: Plan, client: Client) -> Reply | None:
             await asyncio.wait({reply}, timeout=plan.pause_s)
             if not reply.done():
                 return None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(CLIENT_TIMEOUT_S):
             return await reply
     finally:
         reply.cancel()
@@ -61,7 +61,7 @@ class Clients:
 
     @property
     def full(self) -> bool:
-        return self._open >= MOST_CONNECTIONS
+        return self._open >= MAX_CONNECTIONS
 
     async def ask(self, plan: Plan) -> Reply | None:
         self.account.begin(plan)

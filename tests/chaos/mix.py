@@ -14,7 +14,7 @@ from typing import Any
 from tests.chaos.plans import Plan, Text, request
 
 MARK = "fault"
-MOST_BODY_BYTES = 2**16
+MAX_BODY_BYTES = 2**16
 WEIGHTS = {
     "good": 60.0,
     "list": 5.0,
@@ -107,9 +107,9 @@ class Mix:
         return self._answered(kind, number, request(number, body, JSON), *texts, is_list=True)
 
     def _parameters(self, kind: str, number: int) -> Plan:
-        text, guesses = self._text(marked=self._is_marked()), self.chance.randint(1, 20)
-        body = json.dumps({"inputs": str(text), "parameters": {"top_k": guesses}}).encode()
-        return self._answered(kind, number, request(number, body, JSON), text, guesses=guesses)
+        text, top_k = self._text(marked=self._is_marked()), self.chance.randint(1, 20)
+        body = json.dumps({"inputs": str(text), "parameters": {"top_k": top_k}}).encode()
+        return self._answered(kind, number, request(number, body, JSON), text, predictions=top_k)
 
     def _one_of_all(self, kind: str, number: int) -> Plan:
         return self._answered(kind, number, request(number, str(self._equal).encode()), self._equal)
@@ -162,7 +162,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A request that is refused; if it has inputs, only after they were let in."""
+    """A request that is rejected; if it has inputs, only after they were admitted."""
 
     status: int
     body: bytes
@@ -171,7 +171,7 @@ class Bad:
 
 
 JSON = "Content-Type: application/json"
-LARGE = b"a" * (MOST_BODY_BYTES + 1)
+LARGE = b"a" * (MAX_BODY_BYTES + 1)
 BAD = {
     "no_mask": Bad(422, b"nothing is left out here", inputs=1),
     "not_utf8": Bad(400, b"caf\xe9 [MASK]"),

@@ -34,9 +34,9 @@ class Text:
     def __str__(self) -> str:
         return f"{self.before} {MASK} {self.after}"
 
-    def is_answered_by(self, guesses: Any, count: int) -> bool:
-        """Whether these are so many guesses at the mask of this text, and of no other."""
-        sequences = [guess["sequence"] for guess in guesses]
+    def is_answered_by(self, predictions: Any, count: int) -> bool:
+        """Whether these are so many predictions for the mask of this text, and of no other."""
+        sequences = [prediction["sequence"] for prediction in predictions]
         return len(sequences) == count and all(
             sequence.startswith(self.before) and sequence.endswith(self.after) for sequence in sequences
         )
@@ -47,7 +47,7 @@ class Plan:
     """One request, and what may come of it.
 
     The parts are sent with pauses of `pause_s` between them; a client that leaves does so after one more, if there is
-    no answer by then, some with a reset. `inputs` are how many could enter the house, `texts` what a 200 answers.
+    no answer by then, some with a reset. `inputs` are how many could be admitted, `texts` what a 200 answers.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Plan:
     parts: tuple[bytes, ...]
     allowed: frozenset[int]
     texts: tuple[Text, ...] = ()
-    guesses: int = 5
+    predictions: int = 5
     inputs: int = 0
     is_list: bool = False
     route: str = "/"
@@ -65,11 +65,11 @@ class Plan:
 
     def fault_of(self, reply: Reply) -> str | None:
         """What is wrong with this answer to it, or None."""
-        told = f"{self.kind} {self.number}: {reply.status} {reply.body[:200].decode(errors='replace')}"
+        line = f"{self.kind} {self.number}: {reply.status} {reply.body[:200].decode(errors='replace')}"
         try:
-            return None if self._is_right(reply) else told
+            return None if self._is_right(reply) else line
         except (orjson.JSONDecodeError, LookupError, TypeError):
-            return told
+            return line
 
     def _is_right(self, reply: Reply) -> bool:
         if reply.status not in self.allowed:
@@ -81,12 +81,12 @@ class Plan:
         answer = orjson.loads(reply.body)
         answers = answer if self.is_list else [answer]
         return len(answers) == len(self.texts) and all(
-            text.is_answered_by(guesses, self.guesses) for text, guesses in zip(self.texts, answers, strict=True)
+            text.is_answered_by(found, self.predictions) for text, found in zip(self.texts, answers, strict=True)
         )
 
 
 def request(number: int, body: bytes, *headers: str, method: str = "POST", path: str = "/") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: ordeal", f"X-Request-ID: {number}", *headers]
+    lines = [f"{method} {path} HTTP/1.1", "Host: chaos", f"X-Request-ID: {number}", *headers]
     if not any(line.startswith("Transfer-Encoding") for line in headers):
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body

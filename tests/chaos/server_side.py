@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.chaos.account import Account
 
 INJECTED = "an injected"  # what the exceptions of the app's faults begin with
-LEFT = {200, 408, 499, 503, 504}  # what the server may have counted for those who hung up
+# What the server may have counted for the requests of clients that disconnected.
+DISCONNECTED = {200, 408, 499, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Counts:
 
     requests: Counter[tuple[str, int]]
     inputs: dict[str, int]
-    in_house: int
+    in_flight: int
     deduplicated: int
     faults: dict[str, int]
 
@@ -44,38 +45,38 @@ def counts_of(text: str) -> Counts:
     return Counts(
         requests,
         by("outcome", "pipeline_inputs_total"),
-        total("pipeline_in_house"),
+        total("pipeline_inputs_in_flight"),
         total("pipeline_deduplicated_total"),
-        by("kind", "ordeal_faults_total"),
+        by("kind", "chaos_faults_total"),
     )
 
 
 def disagreements(account: Account, came: Counter[tuple[str, int]], counts: Counts) -> list[str]:
-    """Where the server has not counted what came to the clients. Of those who hung up, it may or may not know."""
+    """Where the server has not counted what came to the clients. Of disconnected ones it may not know."""
     broken = []
     extra = {key: counts.requests[key] - came[key] for key in counts.requests | came}
     for (route, status), more in sorted(extra.items()):
-        if more < 0 or (more > 0 and not (route == "/" and status in LEFT)):
+        if more < 0 or (more > 0 and not (route == "/" and status in DISCONNECTED)):
             broken.append(
                 f"{route} {status}: {came[route, status]} came, the server counts {came[route, status] + more}"
             )
     if (more := sum(extra.values())) > account.vanished.total():
         broken.append(f"the server counts {more} requests more than came, but {account.vanished.total()} vanished")
-    most = account.inputs_in + account.inputs_vanished
-    if not account.inputs_in <= (out := sum(counts.inputs.values())) <= most:
-        broken.append(f"{account.inputs_in} to {most} inputs went in, {out} came out")
-    if counts.in_house:
-        broken.append(f"{counts.in_house} inputs are left in the house")
+    maximum = account.inputs_in + account.inputs_vanished
+    if not account.inputs_in <= (out := sum(counts.inputs.values())) <= maximum:
+        broken.append(f"{account.inputs_in} to {maximum} inputs went in, {out} came out")
+    if counts.in_flight:
+        broken.append(f"{counts.in_flight} inputs are left in flight")
     return broken
 
 
 @dataclass(slots=True)
 class Log:
-    """What the log says: the numbers of the requests in it, alarms, and tracebacks that were not injected."""
+    """What the log says: the numbers of the requests in it, stalls, and tracebacks that were not injected."""
 
     numbers: set[int] = field(default_factory=set)
-    stuck: int = 0
-    back: int = 0
+    stalls: int = 0
+    recoveries: int = 0
     foreign: list[str] = field(default_factory=list)
 
     @classmethod
@@ -90,14 +91,14 @@ class Log:
                 in_traceback = True
             elif found := re.search(r" request_id=(\d+) ", line):
                 log.numbers.add(int(found[1]))
-            log.stuck += "The model is stuck" in line
-            log.back += "The model is back" in line
+            log.stalls += "Stalled: " in line
+            log.recoveries += "The stalled call goes on." in line
         return log
 
     def broken(self, hangs: int | None) -> list[str]:
         broken = [f"not injected: {line}" for line in self.foreign[:5]]
-        if self.stuck != self.back:
-            broken.append(f"stuck {self.stuck} times, back {self.back} times")
-        if hangs is not None and (self.stuck > hangs or (hangs and not self.stuck)):
-            broken.append(f"{hangs} passes hung, but {self.stuck} alarms")
+        if self.stalls != self.recoveries:
+            broken.append(f"{self.stalls} stalls, {self.recoveries} recoveries")
+        if hangs is not None and (self.stalls > hangs or (hangs and not self.stalls)):
+            broken.append(f"{hangs} passes hung, but {self.stalls} stalls")
         return broken

@@ -97,7 +97,7 @@ def test_fewer_replicas_at_most_than_at_least_stop_the_start(monkeypatch: pytest
         read(monkeypatch, REPLICAS="3", MAX_REPLICAS="2")
 
 
-def test_arguments_on_the_command_line_are_refused() -> None:
+def test_arguments_on_the_command_line_are_rejected() -> None:
     with pytest.raises(SystemExit, match="replicas: the settings are in the environment"):
         ray_serve.app({"replicas": "2"})
 
@@ -121,14 +121,14 @@ def test_the_table_of_settings_is_the_settings() -> None:
 # What Ray has to know
 
 
-def test_ray_lets_in_all_that_the_house_would_so_that_batches_form_and_refusals_are_the_houses() -> None:
-    told = options(Settings(max_requests=100), ClusterSettings())
-    assert (told["max_ongoing_requests"], told["max_queued_requests"]) == (200, 200)
+def test_ray_admits_more_than_the_app_so_that_batches_form_and_it_is_the_app_that_rejects() -> None:
+    chosen = options(Settings(max_requests=100), ClusterSettings())
+    assert (chosen["max_ongoing_requests"], chosen["max_queued_requests"]) == (200, 200)
 
 
-def test_a_replica_that_is_to_end_has_the_time_of_the_longest_request_and_of_its_own_drain() -> None:
-    told = options(Settings(request_timeout_s=30, drain_timeout_s=25), ClusterSettings())
-    assert told["graceful_shutdown_timeout_s"] == 60
+def test_a_replica_that_shuts_down_has_the_time_of_the_longest_request_and_of_its_own_drain() -> None:
+    chosen = options(Settings(request_timeout_s=30, drain_timeout_s=25), ClusterSettings())
+    assert chosen["graceful_shutdown_timeout_s"] == 60
 
 
 def test_the_number_of_replicas_is_fixed_unless_there_may_be_more() -> None:
@@ -136,11 +136,11 @@ def test_the_number_of_replicas_is_fixed_unless_there_may_be_more() -> None:
     assert scaling(Settings(), ClusterSettings(replicas=3, max_replicas=3)) == {"num_replicas": 3}
 
 
-def test_replicas_are_added_when_more_than_a_quarter_of_a_batch_is_under_way_in_each() -> None:
-    told = scaling(Settings(max_batch_size=16), ClusterSettings(replicas=2, max_replicas=5))["autoscaling_config"]
-    assert (told["min_replicas"], told["max_replicas"], told["target_ongoing_requests"]) == (2, 5, 4)
-    told = scaling(Settings(max_batch_size=1), ClusterSettings(max_replicas=2))["autoscaling_config"]
-    assert told["target_ongoing_requests"] == 1
+def test_replicas_are_added_when_more_than_a_quarter_of_a_batch_is_in_flight_in_each() -> None:
+    found = scaling(Settings(max_batch_size=16), ClusterSettings(replicas=2, max_replicas=5))["autoscaling_config"]
+    assert (found["min_replicas"], found["max_replicas"], found["target_ongoing_requests"]) == (2, 5, 4)
+    found = scaling(Settings(max_batch_size=1), ClusterSettings(max_replicas=2))["autoscaling_config"]
+    assert found["target_ongoing_requests"] == 1
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_request_id_is_left_to_ray() -> None:
 
 
 class Head:
-    """`tests.ray_head` in a process of its own."""
+    """`tests.support.ray_head` in a process of its own."""
 
     def __init__(self, folder: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -189,7 +189,7 @@ class Head:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # a machine that is shared may be slow
         }
-        command = [sys.executable, "-m", "tests.ray_head", folder, str(port)]
+        command = [sys.executable, "-m", "tests.support.ray_head", folder, str(port)]
         self.popen = subprocess.Popen(
             command, cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -197,7 +197,7 @@ class Head:
 
     def _answer(self) -> Any:
         assert self.popen.stdout is not None
-        return json.loads(self.popen.stdout.readline() or '"the head has ended; what it said is above"')
+        return json.loads(self.popen.stdout.readline() or '"the head has ended; what it printed is above"')
 
     def _ask(self, *command: object) -> Any:
         assert self.popen.stdin is not None
@@ -241,7 +241,7 @@ class Load:
 
     def __init__(self, url: str, texts: list[str], tries: int) -> None:
         self.answers: list[tuple[str, object]] = []
-        self.refusals: list[tuple[int, str]] = []
+        self.errors: list[tuple[int, str]] = []
         self._url = url
         self._texts = itertools.cycle(texts)
         self._tries = tries
@@ -263,7 +263,7 @@ class Load:
                     self.answers.append((text, reply.json()))
                     self._changed.notify_all()
                     return
-                self.refusals.append((reply.status_code, reply.text))
+                self.errors.append((reply.status_code, reply.text))
         with self._changed:
             self.answers.append((text, "lost"))
 
@@ -285,7 +285,7 @@ class Load:
 
 
 TEXTS = [f"the [MASK] of the {word} is the {word}." for word in ("sea", "sun", "king", "war", "earth", "song", "town")]
-# Two on a core, and quick to start; what speed-ups do to answers is tested elsewhere.
+# Two on a core, and quick to start; what optimizations do to answers is tested elsewhere.
 SMALL = {"PIPELINE_CLUSTER_CPUS": "0.5", "PIPELINE_ACCELERATE": "false"}
 
 
@@ -355,7 +355,7 @@ def test_requests_that_arrive_together_share_a_batch_and_a_replica_has_one_threa
     with ThreadPoolExecutor(24) as pool:
         replies = list(pool.map(lambda text: httpx2.post(head.url, content=text, timeout=60), TEXTS * 24))
     sizes = [int(re.findall(r'batch;desc="(\d+)"', reply.headers["Server-Timing"])[0]) for reply in replies]
-    assert max(sizes) > 5  # which is what Ray lets into a replica by default
+    assert max(sizes) > 5  # Ray's own limit for a replica, by default
     assert httpx2.get(f"{head.url}/info").json()["threads"] == 1
 
 
@@ -366,7 +366,7 @@ def test_an_answer_has_one_request_id_and_it_is_the_clients(head: Head, two_repl
 
 
 @pytest.mark.cluster
-def test_what_a_replica_refuses_is_refused_in_the_words_of_the_app(head: Head, two_replicas: list[str]) -> None:
+def test_the_error_of_a_replica_is_in_the_words_of_the_app(head: Head, two_replicas: list[str]) -> None:
     reply = httpx2.post(head.url, content="no mask")
     assert (reply.status_code, reply.json()["error_type"]) == (422, "rejected")
 
@@ -382,12 +382,12 @@ def test_a_replica_that_is_killed_under_load_is_replaced_and_a_retry_gets_the_an
         replicas = head.running(2, without=two_replicas[0])
         load.wait_for_more(50)
     assert_all_answered(load, one_process)
-    assert {status for status, _ in load.refusals} <= {500, 503}
+    assert {status for status, _ in load.errors} <= {500, 503}
     assert two_replicas[1] in replicas
 
 
 @pytest.mark.cluster
-def test_fewer_replicas_under_load_cost_nobody_an_answer(
+def test_fewer_replicas_under_load_cost_no_client_an_answer(
     head: Head, two_replicas: list[str], model: dict[str, str], one_process: dict[str, object]
 ) -> None:
     load = Load(head.url, TEXTS, tries=1)
@@ -397,7 +397,7 @@ def test_fewer_replicas_under_load_cost_nobody_an_answer(
         head.running(1)
         load.wait_for_more(50)
     assert_all_answered(load, one_process)
-    assert load.refusals == []
+    assert load.errors == []
 
 
 @pytest.mark.cluster
@@ -411,7 +411,7 @@ def test_load_brings_a_second_replica_and_quiet_takes_it_away(
     with load.from_clients(8):
         assert len(head.running(2)) == 2
     assert_all_answered(load, one_process)
-    assert load.refusals == []
+    assert load.errors == []
     assert len(head.running(1)) == 1
 
 

@@ -3,32 +3,56 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import httpx2
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import ConfigurationError
-from pipeline_webserver.inference.loading import explain_loading, is_folder_name, load, pick_device, pick_dtype, task_of
+from pipeline_webserver.inference.loading import (
+    BUNDLED_MODEL,
+    PARTS,
+    check_parts,
+    class_names,
+    explain_loading,
+    is_folder_name,
+    load,
+    pick_device,
+    pick_dtype,
+    task_of,
+)
 from tests.support.models import CLASSES, make_model
+from tests.support.pipelines import SERVED, load_pipeline
 
 
-def refusal(model: str | Path, task: str | None = None, device: str = "cpu") -> str:
-    with pytest.raises(ConfigurationError) as refused:
-        load(str(model), task, None, device, None, tuple(TASKS))
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
+def error_of(model: str | Path, task: str | None = None, device: str = "cpu") -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        load(str(model), task, None, device, None, SERVED)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 @pytest.mark.parametrize("task", [task for task in CLASSES if task != "zero-shot-classification"])
-def test_the_task_is_read_off_the_models_own_configuration(task: str, model_of: Callable[[str], Path]) -> None:
-    assert task_of(str(model_of(task)), None) == task
-    pipe = load(str(model_of(task)), None, None, "cpu", None, tuple(TASKS))
+def test_the_task_is_that_of_the_architecture_in_the_models_configuration(
+    task: str, model_of: Callable[[str], Path]
+) -> None:
+    assert task_of(str(model_of(task)), None, SERVED) == task
+    pipe = load_pipeline(model_of(task))
     assert (pipe.task, str(pipe.device), str(pipe.model.dtype)) == (task, "cpu", "torch.float32")
 
 
-def test_a_dtype_that_was_asked_for_is_the_dtype(model_of: Callable[[str], Path]) -> None:
-    pipe = load(str(model_of("fill-mask")), None, None, "cpu", "bfloat16", tuple(TASKS))
+def test_a_dtype_that_is_set_is_used(model_of: Callable[[str], Path]) -> None:
+    pipe = load_pipeline(model_of("fill-mask"), dtype="bfloat16")
     assert str(pipe.model.dtype) == "torch.bfloat16"
 
 
@@ -50,60 +74,55 @@ def test_a_name_that_no_hub_model_can_have_is_a_folder(model: str, is_folder: bo
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none") == f"the folder '{tmp_path / 'none'}' does not exist; check PIPELINE_MODEL"
+    assert error_of(tmp_path / "none") == f"the folder '{tmp_path / 'none'}' does not exist; check PIPELINE_MODEL"
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    assert refusal(tmp_path).startswith(f"cannot load '{tmp_path}': ")
+    assert error_of(tmp_path).startswith(f"cannot load '{tmp_path}': ")
 
 
 @pytest.mark.parametrize("architectures", [None, ["BertForNextSentencePrediction"], ["T5ForConditionalGeneration"]])
-def test_a_model_without_a_task_is_told_to_set_one(architectures: list[str] | None, tmp_path: Path) -> None:
+def test_a_model_without_a_task_needs_the_setting(architectures: list[str] | None, tmp_path: Path) -> None:
     make_model("fill-mask", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
     found = ", ".join(architectures or ["none"])
-    assert refusal(tmp_path) == (
-        f"'{tmp_path}' does not say what it is for (architectures: {found}); set PIPELINE_TASK"
-    )
+    assert error_of(tmp_path) == f"'{tmp_path}' does not say its task (architectures: {found}); set PIPELINE_TASK"
 
 
-def test_a_task_that_is_not_served_is_told_which_are(model_of: Callable[[str], Path]) -> None:
-    assert refusal(model_of("fill-mask"), "video-classification") == (
+def test_a_task_that_is_not_served_is_an_error_that_names_those_that_are(model_of: Callable[[str], Path]) -> None:
+    assert error_of(model_of("fill-mask"), "video-classification") == (
         f"the task 'video-classification' is not served; PIPELINE_TASK can be {', '.join(TASKS)}"
     )
 
 
-def test_the_short_names_of_tasks_are_understood(model_of: Callable[[str], Path]) -> None:
-    assert (
-        load(str(model_of("token-classification")), "ner", None, "cpu", None, tuple(TASKS)).task
-        == "token-classification"
-    )
+def test_the_aliases_of_tasks_are_known(model_of: Callable[[str], Path]) -> None:
+    assert load_pipeline(model_of("token-classification"), "ner").task == "token-classification"
 
 
-def test_a_model_that_brings_code_of_its_own_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_brings_code_of_its_own_is_an_error(tmp_path: Path) -> None:
     make_model("fill-mask", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     own = {"model_type": "made-up", "auto_map": {"AutoConfig": "own.Config"}}
     (tmp_path / "config.json").write_text(json.dumps({**config, **own}))
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
-    assert refusal(tmp_path) == (
+    assert error_of(tmp_path) == (
         f"'{tmp_path}' brings code of its own, which this server does not run; choose another model"
     )
 
 
-def test_a_device_that_is_not_there_is_a_line_too(model_of: Callable[[str], Path]) -> None:
-    assert "cannot load" in refusal(model_of("fill-mask"), device="cuda:7")
+def test_a_device_that_is_not_there_is_an_error_of_one_line(model_of: Callable[[str], Path]) -> None:
+    assert "cannot load" in error_of(model_of("fill-mask"), device="cuda:7")
 
 
-def test_the_hub_is_not_asked_when_it_is_off_and_the_line_says_so() -> None:
-    assert refusal("bert-base-uncased") == (
+def test_offline_a_model_that_is_not_in_the_cache_is_an_error_that_says_so() -> None:
+    assert error_of("bert-base-uncased") == (
         "HF_HUB_OFFLINE is set and 'bert-base-uncased' is not in the local cache; "
         "check the network and HF_ENDPOINT, or set PIPELINE_MODEL to a local folder"
     )
 
 
-def test_the_reason_is_found_however_deep_it_was_wrapped() -> None:
+def test_the_reason_is_found_however_deep_it_is_chained() -> None:
     outer = OSError("first line\nsecond line")
     outer.__cause__ = ValueError()
     outer.__cause__.__context__ = LocalEntryNotFoundError("x")
@@ -112,10 +131,87 @@ def test_the_reason_is_found_however_deep_it_was_wrapped() -> None:
     assert explain_loading("m", None, OSError()) == "cannot load 'm': OSError"
 
 
-def test_on_a_cpu_the_default_is_float32_and_elsewhere_the_checkpoints() -> None:
+def test_the_default_dtype_is_float32_on_a_cpu_and_elsewhere_that_of_the_checkpoint() -> None:
     assert (pick_dtype(None, "cpu"), pick_dtype(None, "cuda:0"), pick_dtype("float16", "cpu")) == (
         "float32",
         "auto",
         "float16",
     )
     assert pick_device("cuda:3") == "cuda:3"
+
+
+def test_without_a_name_it_is_the_bundled_model() -> None:
+    pipe = load_pipeline(None)
+    assert (pipe.task, pipe.model.name_or_path) == ("fill-mask", BUNDLED_MODEL)
+
+
+def test_a_pipeline_keeps_the_revision_that_its_model_was_loaded_at(model_of: Callable[[str], Path]) -> None:
+    pipe = load(str(model_of("fill-mask")), None, "v1", "cpu", None, SERVED)
+    assert pipe.revision == "v1"
+
+
+def test_a_mapping_lists_each_class_also_where_a_family_has_several() -> None:
+    assert {"DeiTForImageClassification", "DeiTForImageClassificationWithTeacher"} <= class_names(
+        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES"
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [
+        ("BertModel", "feature-extraction"),
+        ("ViTModel", "image-feature-extraction"),  # it is in both mappings
+        ("BertForMaskedLM", "fill-mask"),
+        ("Wav2Vec2ForCTC", "automatic-speech-recognition"),
+        ("WhisperForConditionalGeneration", "automatic-speech-recognition"),
+        ("SegformerForSemanticSegmentation", "image-segmentation"),
+        ("CLIPModel", "zero-shot-image-classification"),
+    ],
+)
+def test_an_architecture_of_several_tasks_is_for_the_most_particular(
+    architecture: str, task: str, tmp_path: Path
+) -> None:
+    config = {"model_type": "bert", "architectures": [architecture]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert task_of(str(tmp_path), None, SERVED) == task
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [("tokenizer", "tokenizer"), ("image_processor", "image processor"), ("feature_extractor", "feature extractor")],
+)
+def test_a_model_that_lacks_a_part_of_its_pipeline_is_an_error(part: str, kind: str) -> None:
+    parts: dict[str, Any] = {name: object() for name in PARTS} | {part: None}
+    needs = {f"_load_{name}": True for name in PARTS}
+    with pytest.raises(ConfigurationError) as raised:
+        check_parts(cast("Any", SimpleNamespace(task="a-task", **parts, **needs)), "model")
+    assert str(raised.value) == f"'model' has no {kind}, so it cannot serve the task 'a-task'"
+    needs[f"_load_{part}"] = False
+    check_parts(cast("Any", SimpleNamespace(task="a-task", **parts, **needs)), "model")
+
+
+def hub_error(kind: type[HfHubHTTPError]) -> OSError:
+    """As transformers raises it: wrapped, with the Hub's answer."""
+    error = OSError("many\nlines")
+    error.__cause__ = kind(
+        "the hub's words", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub"))
+    )
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            GatedRepoError,
+            "'m' is gated: accept its terms on its page, and set HF_TOKEN to a token that may read it",
+        ),
+        (
+            RepositoryNotFoundError,
+            f"there is no model 'm' at {constants.ENDPOINT}; check PIPELINE_MODEL, or set HF_TOKEN if it is private",
+        ),
+        (RevisionNotFoundError, "'m' has no revision 'v1'; check PIPELINE_REVISION"),
+    ],
+)
+def test_what_the_hub_refuses_is_an_error_that_says_what_to_do(kind: type[HfHubHTTPError], message: str) -> None:
+    assert explain_loading("m", "v1", hub_error(kind)) == message

@@ -1,6 +1,8 @@
 """The pipeline taken apart gives what the pipeline gives, whatever else is in the batch."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,460 +11,405 @@ import pytest
 import torch
 import transformers
 
-from pipeline_webserver.api.tasks import TASKS
-from pipeline_webserver.errors import ConfigurationError, InferenceFailed, Rejected, Unavailable
-from pipeline_webserver.inference.acceleration.base import stack_of
-from pipeline_webserver.inference.batch_plan import LEAST_AUTO_TOKENS, enough_tokens
-from pipeline_webserver.inference.forward import PASSES_TO_GROW
-from pipeline_webserver.inference.loading import BUNDLED_MODEL, load
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from pipeline_webserver.inference.preprocessing.base import PreparedInput
+from pipeline_webserver.errors import ConfigurationError, InferenceFailed, Unavailable
+from pipeline_webserver.inference.acceleration.base import Optimization
+from pipeline_webserver.inference.acceleration.masked_head import MaskedHead
+from pipeline_webserver.inference.acceleration.onednn import PrepackedWeights
+from pipeline_webserver.inference.acceleration.unpadding import Unpadding
+from pipeline_webserver.inference.batch_plan import PADDED, UNPADDED, BatchStrategy, alone, same_length
+from pipeline_webserver.inference.loading import BUNDLED_MODEL
+from pipeline_webserver.inference.model_inputs import Limits, PreparedInput
+from pipeline_webserver.inference.numerics import worst_difference
+from pipeline_webserver.inference.pipeline_runner import (
+    PipelineRunner,
+    open_runner,
+    optimized_strategy,
+    with_own_tokenizer,
+)
 from pipeline_webserver.telemetry import metrics
+from tests.inference.test_calibration import DYNAMIC_ROPES, MOVED, fnet, without_padding_token
 from tests.support.compare import assert_same
-from tests.support.models import CLASSES, LABELS, make_model
-from tests.support.pipelines import PARAMETERS, TEXTS, Panic, Parameters, hooked, inputs_of, open_pipeline, run, sped_up
+from tests.support.families import SMALL, SPECIAL, UNPADDABLE, make, masks
+from tests.support.media import picture
+from tests.support.models import CLASSES, make_model
+from tests.support.pipelines import (
+    PARAMETERS,
+    PREPROCESSORS,
+    TEXTS,
+    Panic,
+    Parameters,
+    accelerated,
+    count_rows,
+    hooked,
+    inputs_of,
+    load_pipeline,
+    open_pipeline,
+    prepare,
+    run,
+    runner_of,
+)
 
-LLAMA: dict[str, Any] = {
-    "vocab_size": 8192,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 8,
-    "initializer_range": 0.5,
-    "pad_token_id": 0,
-}
+REPEATS = 20
+OPTIMIZATIONS = ["masked_head", "unpadding", "last_layer", "prepacked_weights"]
+
+
+def all_inputs_of(task: str) -> list[tuple[str, Parameters]]:
+    return [(text, parameters) for parameters in PARAMETERS[task] for text in inputs_of(task)]
 
 
 # Equal to the pipeline
 
 
 @pytest.mark.parametrize("task", CLASSES)
-def test_each_result_of_a_mixed_batch_equals_the_pipeline_run_on_that_input_alone(
-    task: str, pipeline_of: Callable[[str], LoadedPipeline]
+def test_each_result_of_a_mixed_batch_equals_the_pipelines_for_that_input_alone(
+    task: str, pipeline_of: Callable[[str], PipelineRunner]
 ) -> None:
-    loaded = pipeline_of(task)
-    work = [(text, parameters) for parameters in PARAMETERS[task] for text in inputs_of(task)]
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, work)
+    runner, inputs = pipeline_of(task), all_inputs_of(task)
+    with count_rows(runner) as rows:
+        results = run(runner, inputs)
     assert max(rows) > len(inputs_of(task))  # it did batch, across parameters
-    for (text, parameters), result in zip(work, results, strict=True):
-        assert_same(result, loaded.pipe(text, **parameters))
+    for (text, parameters), result in zip(inputs, results, strict=True):
+        assert_same(result, runner.pipe(text, **parameters))
 
 
 @pytest.mark.parametrize("task", CLASSES)
 def test_alone_in_its_batch_a_result_is_the_pipelines_to_the_last_bit(
-    task: str, pipeline_of: Callable[[str], LoadedPipeline]
+    task: str, pipeline_of: Callable[[str], PipelineRunner]
 ) -> None:
-    loaded = pipeline_of(task)
+    runner = pipeline_of(task)
     text, parameters = inputs_of(task)[2], PARAMETERS[task][-1]
-    (result,) = run(loaded, [(text, parameters)])
-    assert (result.tolist() if isinstance(result, np.ndarray) else result) == loaded.pipe(text, **parameters)
-
-
-def test_as_many_labels_as_tokens_are_not_taken_for_padding(tmp_path: Path) -> None:
-    texts = ["a", "one two three four five six"]
-    labels = [f"label {number}" for number in range(8)]
-    loaded = open_pipeline(make_model("text-classification", tmp_path, labels))
-    assert loaded.prepare([(texts[1], {})])[0].tokens == len(labels)  # type: ignore[union-attr]
-    for text, result in zip(texts, run(loaded, [(text, {"top_k": 8}) for text in texts]), strict=True):
-        assert_same(result, loaded.pipe(text, top_k=8))
-
-
-def fnet(folder: Path) -> Path:
-    """A family that has no attention mask: padding changes its answers."""
-    torch.manual_seed(0)
-    options = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64, "initializer_range": 0.5}
-    config = transformers.FNetConfig(vocab_size=8192, pad_token_id=0, max_position_embeddings=128, **options)
-    transformers.FNetForMaskedLM(config).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL).save_pretrained(folder)
-    return folder
-
-
-def padded_on_the_left(folder: Path) -> Path:
-    """Positions count from the padding, which changes the answers of this family too."""
-    make_model("fill-mask", folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def without_padding_token(folder: Path) -> Path:
-    make_model("fill-mask", folder)
-    transformers.AutoTokenizer.from_pretrained(folder, pad_token=None).save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("make", [fnet, padded_on_the_left, without_padding_token])
-def test_where_padding_is_wrong_or_impossible_only_equal_lengths_share_a_pass(
-    make: Callable[[Path], Path], tmp_path: Path
-) -> None:
-    loaded = LoadedPipeline(load(str(make(tmp_path)), "fill-mask", None, "cpu", None, list(TASKS)))
-    loaded.warm_up()
-    assert loaded.passes.can_pad is False
-    texts = ["a [MASK]", "a b c d [MASK]", "b [MASK]", "a b c [MASK]", "b c d e [MASK]"]
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, [(text, {}) for text in texts])
-    assert rows == [2, 1, 2]
-    for text, result in zip(texts, results, strict=True):
-        assert_same(result, loaded.pipe(text))
-
-
-def test_a_model_that_takes_one_row_only_gets_one_at_a_time(caplog: pytest.LogCaptureFixture) -> None:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 8192, "n_embd": 32, "n_layer": 2, "n_head": 2, "initializer_range": 0.5}
-    model = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**sizes, num_labels=3)).eval()
-    assert model.config.pad_token_id is None
-    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    theirs = [pipe(text) for text in TEXTS]
-    loaded = LoadedPipeline(pipe)
-    loaded.warm_up()
-    assert "Each input has a pass of its own: Cannot handle batch sizes > 1" in caplog.text
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, [(text, {}) for text in TEXTS])
-    assert rows == [1] * len(TEXTS)
-    assert loaded.passes.max_tokens == LEAST_AUTO_TOKENS  # a larger batch brings nothing but waiting
-    assert_same(results, theirs)
-
-
-@pytest.mark.parametrize(
-    "rope",
-    [
-        {"rope_type": "dynamic", "factor": 4.0},
-        {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0},
-    ],
-)
-def test_a_model_whose_positions_stretch_with_the_longest_text_sees_each_text_alone(rope: dict[str, Any]) -> None:
-    config = transformers.LlamaConfig(
-        **{**LLAMA, "rope_parameters": {**rope, "rope_theta": 1e4, "original_max_position_embeddings": 8}}
-    )
-    torch.manual_seed(0)
-    model = transformers.LlamaForSequenceClassification(config).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
-    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    theirs = []
-    for text in TEXTS:  # what one text leaves behind would change the next
-        fresh = transformers.LlamaForSequenceClassification(config).eval()
-        fresh.load_state_dict(model.state_dict())
-        theirs.append(
-            transformers.pipeline("text-classification", model=fresh, tokenizer=tokenizer, device="cpu")(text)
-        )
-    loaded = LoadedPipeline(pipe)
-    loaded.warm_up()
-    loaded.passes.why_not_padded, loaded.passes.fixed_cost_tokens = None, 1e9
-    for texts in ([TEXTS[-1]], TEXTS):
-        assert_same(run(loaded, [(text, {}) for text in texts]), theirs[-len(texts) :])
+    (result,) = run(runner, [(text, parameters)])
+    assert (result.tolist() if isinstance(result, np.ndarray) else result) == runner.pipe(text, **parameters)
 
 
 @pytest.mark.parametrize("task", CLASSES)
-def test_with_the_speed_ups_each_result_of_a_mixed_batch_equals_the_untouched_pipelines(
-    task: str, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
+def test_with_all_optimizations_each_result_of_a_mixed_batch_equals_the_untouched_pipelines(
+    task: str, model_of: Callable[[str], Path], pipeline_of: Callable[[str], PipelineRunner]
 ) -> None:
     untouched = pipeline_of(task).pipe
-    loaded = sped_up(open_pipeline(model_of(task), task))
-    work = [(text, parameters) for parameters in PARAMETERS[task] for text in inputs_of(task)]
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, work)
+    runner, inputs = accelerated(open_pipeline(model_of(task), task)), all_inputs_of(task)
+    with count_rows(runner) as rows:
+        results = run(runner, inputs)
     assert max(rows) >= len(inputs_of(task))
-    for (text, parameters), result in zip(work, results, strict=True):
+    for (text, parameters), result in zip(inputs, results, strict=True):
         assert_same(result, untouched(text, **parameters))
-        assert_same(run(loaded, [(text, parameters)]), [untouched(text, **parameters)])
+        assert_same(run(runner, [(text, parameters)]), [untouched(text, **parameters)])
 
 
-def test_equal_inputs_of_a_batch_are_computed_once(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("fill-mask")
-    work: list[tuple[str, Parameters]] = [
+@pytest.mark.parametrize("max_batch_tokens", [None, 16])  # the chunks in one pass, or each in its own
+@pytest.mark.parametrize("is_accelerated", [False, True])
+def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(
+    is_accelerated: bool, max_batch_tokens: int | None, tmp_path: Path
+) -> None:
+    make_model("token-classification", tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=16).save_pretrained(tmp_path)
+    untouched = load_pipeline(tmp_path)
+    runner = open_pipeline(tmp_path, max_batch_tokens=max_batch_tokens)
+    if is_accelerated:
+        accelerated(runner)
+    parameters: Parameters = {"aggregation_strategy": "max", "stride": 4}
+    assert len(prepare(runner, TEXTS[-1], parameters).model_inputs) == 3
+    results = run(runner, [(TEXTS[-1], parameters), (TEXTS[2], parameters)])
+    assert_same(results, [untouched(TEXTS[-1], **parameters), untouched(TEXTS[2], **parameters)])
+
+
+@pytest.mark.parametrize("is_accelerated", [False, True])
+def test_in_bfloat16_the_results_are_the_pipelines_in_bfloat16(
+    is_accelerated: bool, model_of: Callable[[str], Path]
+) -> None:
+    folder = model_of("text-classification")
+    runner, untouched = (runner_of(load_pipeline(folder, dtype="bfloat16")) for _ in range(2))
+    runner.warm_up(accelerate=False)
+    if is_accelerated:
+        accelerated(runner)
+    results = run(runner, [(text, {"top_k": 3}) for text in TEXTS])
+    for text, result in zip(TEXTS, results, strict=True):
+        expected = {item["label"]: item["score"] for item in untouched.pipe(text, top_k=3)}
+        assert {item["label"]: item["score"] for item in result} == pytest.approx(expected, abs=0.05)
+
+
+def test_equal_inputs_of_a_batch_are_computed_once(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    runner = pipeline_of("fill-mask")
+    inputs: list[tuple[str, Parameters]] = [
         ("a [MASK]", {"top_k": 1}),
         ("b [MASK]", {"top_k": 1}),
         ("a [MASK]", {"top_k": 1}),
         ("a [MASK]", {"top_k": 2}),
     ]
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, work)
+    before = metrics.DEDUPLICATED._value.get()
+    with count_rows(runner) as rows:
+        results = run(runner, inputs)
     assert rows == [3]
-    assert_same(results, [loaded.pipe(text, **parameters) for text, parameters in work])
+    assert metrics.DEDUPLICATED._value.get() == before + 1
+    assert_same(results, [runner.pipe(text, **parameters) for text, parameters in inputs])
 
 
-# Bad inputs
+# Failures
 
 
-def test_one_bad_input_fails_alone_in_the_pipelines_words(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("fill-mask")
-    good: list[tuple[str, Parameters]] = [("a [MASK]", {}), ("paris is the [MASK] of france", {"top_k": 1})]
-    first, bad, second = run(loaded, [good[0], ("no mask", {}), good[1]])
-    assert isinstance(bad, Rejected)
-    assert str(bad) == "No mask_token ([MASK]) found on the input"
-    assert [first, second] == run(loaded, good)
-
-
-@pytest.mark.parametrize("most_tokens", [None, 16])  # the chunks in one pass, or each in its own
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_text_in_several_overlapping_chunks_equals_the_pipelines(
-    fast: bool, most_tokens: int | None, tmp_path: Path
-) -> None:
-    make_model("token-classification", tmp_path)
-    transformers.AutoTokenizer.from_pretrained(tmp_path, model_max_length=16).save_pretrained(tmp_path)
-    untouched = open_pipeline(tmp_path).pipe
-    loaded = open_pipeline(tmp_path, max_batch_tokens=most_tokens)
-    if fast:
-        sped_up(loaded)
-    parameters: Parameters = {"aggregation_strategy": "max", "stride": 4}
-    (prepared,) = loaded.prepare([(TEXTS[-1], parameters)])
-    assert isinstance(prepared, PreparedInput)
-    assert len(prepared.rows) == 3
-    results = run(loaded, [(TEXTS[-1], parameters), (TEXTS[2], parameters)])
-    assert_same(results, [untouched(TEXTS[-1], **parameters), untouched(TEXTS[2], **parameters)])
-
-
-@pytest.mark.parametrize("prepare", [LoadedPipeline.warm_up, sped_up])
-def test_in_bfloat16_the_answers_are_the_pipelines_in_bfloat16(
-    prepare: Callable[[LoadedPipeline], object], model_of: Callable[[str], Path]
-) -> None:
-    folder = str(model_of("text-classification"))
-    loaded, untouched = (
-        LoadedPipeline(load(folder, None, None, "cpu", "bfloat16", list(TASKS)), speed_up=speed_up)
-        for speed_up in (True, False)
-    )
-    prepare(loaded)
-    results = run(loaded, [(text, {"top_k": 3}) for text in TEXTS])
-    for text, result in zip(TEXTS, results, strict=True):
-        theirs = {item["label"]: item["score"] for item in untouched.pipe(text, top_k=3)}
-        assert {item["label"]: item["score"] for item in result} == pytest.approx(theirs, abs=0.05)
-
-
-# Faults in the model
-
-
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_poisonous_input_fails_alone_and_its_neighbours_are_answered(
-    fast: bool, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
-) -> None:
-    untouched = pipeline_of("text-classification")
-    loaded = sped_up(open_pipeline(model_of("text-classification"))) if fast else untouched
-    poison = loaded.pipe.tokenizer.convert_tokens_to_ids("poison")
-
-    def fail(ids: torch.Tensor) -> None:
-        if (ids == poison).any():
-            raise RuntimeError("the size of tensor a must match")
-
-    texts = ["one", "two two", "three", "poison", "five", "six", "seven"]
-    with hooked(loaded, fail):
-        results = run(loaded, [(text, {}) for text in texts])
-        alone = run(loaded, [("poison", {})])
-    assert isinstance(results[3], InferenceFailed)
-    assert str(results[3].__cause__) == "the size of tensor a must match"
-    assert isinstance(alone[0], InferenceFailed)  # one bad input by itself does not make the model broken
-    for index in (0, 1, 2, 4, 5, 6):
-        assert_same(results[index], untouched.pipe(texts[index]))
-
-
-def test_out_of_memory_is_answered_in_smaller_passes_and_the_size_that_was_safe_is_remembered(
-    model_of: Callable[[str], Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    loaded = open_pipeline(model_of("text-classification"))
-    before = metrics.OUT_OF_MEMORY._value.get()
-
-    def fail(ids: torch.Tensor) -> None:
-        if len(ids) > 2:
-            raise torch.OutOfMemoryError("out of memory")
-
-    with hooked(loaded, fail) as rows:
-        results = run(loaded, [(f"a b {last}", {}) for last in "cdefghij"])
-        assert rows == [8, 4, 2, 2, 4, 2, 2]
-        assert loaded.passes.max_tokens == 10  # two rows of five
-        assert "Out of memory with 20 tokens; from now on, 10." in caplog.text
-        assert metrics.OUT_OF_MEMORY._value.get() == before + 3
-        assert_same(run(loaded, [(f"a b {last}", {}) for last in "cdefghij"]), results)
-        assert rows[7:] == [2, 2, 2, 2]
-    assert_same(results, [loaded.pipe(f"a b {last}") for last in "cdefghij"])
-
-
-def test_after_many_passes_that_fit_into_memory_larger_ones_are_tried_again(model_of: Callable[[str], Path]) -> None:
-    loaded = open_pipeline(model_of("text-classification"), max_batch_tokens=64)
-    short_of_memory = True
-
-    def fail(ids: torch.Tensor) -> None:
-        if short_of_memory and len(ids) > 2:
-            raise torch.OutOfMemoryError("out of memory")
-
-    with hooked(loaded, fail):
-        run(loaded, [(f"a b {last}", {}) for last in "cdefghij"])
-        assert loaded.passes.max_tokens == 10
-        short_of_memory, sizes = False, []
-        for count in (PASSES_TO_GROW - 3, 1, PASSES_TO_GROW, PASSES_TO_GROW, PASSES_TO_GROW):  # two went well already
-            for _ in range(count):
-                run(loaded, [("a", {})])
-            sizes.append(loaded.passes.max_tokens)
-    assert sizes == [10, 20, 40, 64, 64]
-
-
-def test_one_text_that_does_not_fit_into_memory_fails_alone(model_of: Callable[[str], Path]) -> None:
-    loaded = open_pipeline(model_of("text-classification"))
-
-    def fail(ids: torch.Tensor) -> None:
-        if ids.numel() > 10:
-            raise torch.OutOfMemoryError("out of memory")
-
-    with hooked(loaded, fail):
-        long, short = run(loaded, [("a " * 20, {}), ("a", {})])
-        assert_same(short, loaded.pipe("a"))
-    assert isinstance(long, InferenceFailed)
-    assert isinstance(long.__cause__, torch.OutOfMemoryError)
-    assert long.__cause__.__traceback__ is None  # it would keep what the pass had computed
-
-
-def test_a_long_batch_tells_between_its_passes_that_it_goes_on(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("text-classification")
-    told: list[int] = []
-    loaded.passes.on_progress, loaded.passes.max_tokens = lambda: told.append(len(rows)), 10
-    with hooked(loaded, lambda ids: None) as rows:
-        run(loaded, [(f"a b {last}", {}) for last in "cdefg"])
-        assert (rows, told) == ([2, 2, 1], [1, 2])
-        run(loaded, [("a", {})])
-        assert told == [1, 2]
-    loaded.passes.on_progress, loaded.passes.max_tokens = lambda: None, 16_384
-
-
-@pytest.mark.parametrize(("fast", "padding"), [(False, 3), (True, 0)])
-def test_the_padding_that_a_batch_computed_is_counted(
-    fast: bool, padding: int, model_of: Callable[[str], Path]
-) -> None:
-    loaded = open_pipeline(model_of("text-classification"))
-    if fast:
-        sped_up(loaded)
-    run(loaded, [("a", {}), ("a b c d", {}), ("a b c d", {})])
-    assert loaded.passes.padding_tokens == padding
-
-
-@pytest.mark.parametrize("task", ["fill-mask", "text-classification"])
-def test_out_of_memory_in_the_middle_of_a_sped_up_pass_is_answered_in_smaller_passes(
-    task: str, model_of: Callable[[str], Path], pipeline_of: Callable[[str], LoadedPipeline]
-) -> None:
-    untouched = pipeline_of(task).pipe
-    loaded = sped_up(open_pipeline(model_of(task), task))
-
-    def fail(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-        if args[0].shape[1] > 2:  # one position of each text: this is behind the last layer's attention
-            raise torch.OutOfMemoryError("out of memory")
-
-    stack_of(loaded.pipe.model)[-1].get_submodule("intermediate").register_forward_pre_hook(fail)
-    texts = [f"{'a b ' * count} [MASK] c" for count in range(8)]
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, [(text, {}) for text in texts])
-    assert rows == [8, 4, 2, 2, 4, 2, 2]
-    assert_same(results, [untouched(text) for text in texts])
-
-
-def test_one_chunk_that_fails_fails_its_input_only(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("zero-shot-classification")
-    poison = loaded.pipe.tokenizer.convert_tokens_to_ids("poison")
-
-    def fail(ids: torch.Tensor) -> None:
-        if (ids == poison).any():
-            raise RuntimeError
-
-    with hooked(loaded, fail):
-        bad, good = run(loaded, [("a", {"candidate_labels": ["b", "poison"]}), ("a", {"candidate_labels": ["b", "c"]})])
-    assert isinstance(bad, InferenceFailed)
-    assert_same(good, loaded.pipe("a", candidate_labels=["b", "c"]))
-
-
-def test_a_model_that_fails_on_everything_is_unavailable(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+def test_a_model_that_fails_on_every_input_and_on_a_plain_one_is_unavailable(model_of: Callable[[str], Path]) -> None:
     def fail(ids: torch.Tensor) -> None:
         raise RuntimeError("device lost")
 
-    loaded = pipeline_of("text-classification")
-    with hooked(loaded, fail), pytest.raises(Unavailable, match="fails on every input"):
-        run(loaded, [("a", {}), ("b", {})])
+    runner = open_pipeline(model_of("text-classification"))
+    runner.warm_up(accelerate=False)
+    with hooked(runner, fail), pytest.raises(Unavailable, match=r"^The model is broken: it fails on every input\.$"):
+        run(runner, [("a", {}), ("b", {})])
 
 
 def test_a_postprocess_that_fails_without_parameters_is_not_the_clients_fault(model_of: Callable[[str], Path]) -> None:
-    loaded = open_pipeline(model_of("text-classification"))
-    loaded.pipe.model.config.id2label = {}
-    (result,) = run(loaded, [("a", {})])
+    runner = open_pipeline(model_of("text-classification"))
+    runner.pipe.model.config.id2label = {}
+    (result,) = run(runner, [("a", {})])
     assert isinstance(result, InferenceFailed)
+    assert str(result) == "The model's output for this input could not be read."
 
 
-def test_a_panic_in_the_postprocess_costs_only_its_own_input(model_of: Callable[[str], Path]) -> None:
+def test_a_panic_in_the_postprocess_fails_its_own_input_only(model_of: Callable[[str], Path]) -> None:
     def postprocess(outputs: Any, **parameters: object) -> Any:
         if not panicked:
             panicked.append(True)
             raise Panic("at decoder.rs")
         return original(outputs, **parameters)
 
-    loaded = open_pipeline(model_of("text-classification"))
+    runner = open_pipeline(model_of("text-classification"))
     panicked: list[bool] = []
-    original, loaded._postprocess = loaded._postprocess, postprocess
-    bad, good = run(loaded, [("a", {}), ("b", {})])
+    original, runner._postprocessor.postprocess = runner._postprocessor.postprocess, postprocess
+    bad, good = run(runner, [("a", {}), ("b", {})])
     assert isinstance(bad, InferenceFailed)
     assert isinstance(bad.__cause__, Panic)
-    assert_same(good, loaded.pipe("b"))
+    assert_same(good, runner.pipe("b"))
 
 
-# Start-up and the thread
+# Start
 
 
-@pytest.mark.parametrize("task", CLASSES)
-def test_warming_up_measures_the_costs_and_sets_the_token_limit(task: str, model_of: Callable[[str], Path]) -> None:
-    loaded = LoadedPipeline(load(str(model_of(task)), task, None, "cpu", None, list(TASKS)))
-    loaded.warm_up()
-    assert loaded.passes.can_pad is True
-    assert loaded.passes.fixed_cost_tokens >= 0
-    assert loaded.passes.max_tokens == enough_tokens(loaded.passes.fixed_cost_tokens)
-
-
-@pytest.mark.parametrize("speed_up", [True, False])
-def test_each_speed_up_is_tried_at_the_start_and_reported_or_none_is(
-    speed_up: bool, model_of: Callable[[str], Path]
+@pytest.mark.parametrize("accelerate", [True, False])
+def test_each_optimization_is_verified_and_the_default_ones_are_applied_or_none_is_tried(
+    accelerate: bool, model_of: Callable[[str], Path]
 ) -> None:
-    loaded = LoadedPipeline(
-        load(str(model_of("fill-mask")), "fill-mask", None, "cpu", None, list(TASKS)), speed_up=speed_up
-    )
-    untouched = str(loaded.pipe.model)
-    loaded.warm_up()
-    names = ["masked_head", "no_padding", "last_layer", "prepacked_weights"]
-    assert [outcome.name for outcome in loaded.speed_ups] == (names if speed_up else [])
-    kept = {outcome.name for outcome in loaded.speed_ups if outcome.on}
-    for outcome in loaded.speed_ups:
-        if outcome.name == "last_layer" and "no_padding" not in kept:
-            assert outcome.why == "it goes with no_padding"
-        else:
-            assert outcome.difference is not None
-            assert outcome.difference < 1e-5
-            assert outcome.gains is not None
-            assert list(outcome.gains) == ["in a batch", "alone"]
-    assert loaded.passes.padding_is_free == ({"no_padding", "masked_head"} <= kept)
-    assert ("Prepacked" in str(loaded.pipe.model)) == ("prepacked_weights" in kept)
-    assert speed_up or str(loaded.pipe.model) == untouched
+    runner = runner_of(load_pipeline(model_of("fill-mask")))
+    untouched = str(runner.pipe.model)
+    runner.warm_up(accelerate=accelerate, timing_budget_s=0)
+    defaults = dict.fromkeys(OPTIMIZATIONS, True) | {
+        "prepacked_weights": PrepackedWeights(runner.pipe.model).is_default
+    }
+    assert {report.name: report.applied for report in runner.reports} == (defaults if accelerate else {})
+    for report in runner.reports:
+        assert report.difference is not None
+        assert report.difference < 1e-5
+    assert (runner.forward.strategy == UNPADDED) == accelerate
+    assert ("Prepacked" in str(runner.pipe.model)) == (accelerate and defaults["prepacked_weights"])
+    assert accelerate or str(runner.pipe.model) == untouched
 
 
-def test_a_token_limit_that_was_set_stays(model_of: Callable[[str], Path]) -> None:
-    loaded = open_pipeline(model_of("fill-mask"), max_batch_tokens=7)
-    loaded.warm_up()
-    assert loaded.passes.max_tokens == 7
+def test_optimizations_are_tried_on_a_batch_of_all_probes_and_on_one_input_alone(
+    pipeline_of: Callable[[str], PipelineRunner],
+) -> None:
+    runner = pipeline_of("fill-mask")
+    measured, *probes = (runner.warmup_input(words).model_inputs[0] for words in (24, 3, 100, 8))
+    tried = runner._probes(measured, probes)
+    assert [(probe.name, len(probe.reference)) for probe in tried] == [("in a batch", 3), ("alone", 1)]
+    for applied in ([], [Unpadding(runner.pipe.model)]):
+        for probe, expected_rows in zip(tried, ([3], [1]), strict=True):
+            with count_rows(runner) as rows:
+                assert worst_difference(probe.reference, probe.run(applied)) < 1e-5
+            assert rows == expected_rows
 
 
-def test_a_model_with_few_positions_warms_up_too(tmp_path: Path) -> None:
-    loaded = open_pipeline(make_model("fill-mask", tmp_path, max_position_embeddings=8))
-    loaded.warm_up()
-    assert loaded.prepare.max_tokens == 8
+@pytest.mark.parametrize("make_folder", [fnet, without_padding_token])
+def test_where_inputs_cannot_be_padded_the_head_is_verified_in_passes_of_equal_lengths(
+    make_folder: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    runner = runner_of(load_pipeline(make_folder(tmp_path)))
+    runner.warm_up(accelerate=True, timing_budget_s=0)
+    head, unpadding = runner.reports[:2]
+    assert (head.name, head.applied) == ("masked_head", True)
+    assert head.difference is not None
+    assert head.difference < 1e-5
+    assert (unpadding.name, unpadding.applied) == ("unpadding", False)
+    assert runner.forward.strategy.kind == "same_length"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "applied", "scores_vocabulary", "result"),
+    [
+        (PADDED, [], False, PADDED),
+        (PADDED, [Unpadding], False, UNPADDED),
+        (same_length("padding changes the outputs"), [Unpadding], False, UNPADDED),
+        (alone("why"), [Unpadding], False, alone("why")),
+        (PADDED, [Unpadding], True, PADDED),  # the head scores the whole vocabulary for each token of padding
+        (PADDED, [MaskedHead], True, PADDED),
+        (PADDED, [MaskedHead, Unpadding], True, UNPADDED),
+        (PADDED, [PrepackedWeights], False, PADDED),
+    ],
+)
+def test_inputs_share_passes_freely_where_padding_is_removed_from_all_that_computes_it(
+    strategy: BatchStrategy,
+    applied: list[Callable[..., Optimization]],
+    scores_vocabulary: bool,
+    result: BatchStrategy,
+) -> None:
+    bert = make(UNPADDABLE["bert"]())
+    options: dict[Any, Any] = {MaskedHead: {"positions_read": masks}}
+    optimizations = [optimization(bert, **options.get(optimization, {})) for optimization in applied]
+    assert optimized_strategy(strategy, optimizations, scores_vocabulary=scores_vocabulary) == result
+
+
+def test_a_model_whose_inputs_are_computed_alone_stays_so_with_optimizations() -> None:
+    """Its positions scale with the longest text of a pass, which its short probes do not show."""
+    rope = {**DYNAMIC_ROPES["dynamic"], "rope_theta": 1e4, "original_max_position_embeddings": 512}
+    sizes = {**SMALL, "vocab_size": 8192, "pad_token_id": 0, "max_position_embeddings": 512}
+    torch.manual_seed(0)
+    config = transformers.EuroBertConfig(**sizes, **SPECIAL, rope_parameters=rope, mask_token_id=4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
+    model = transformers.EuroBertModel(config).eval()
+    runner = runner_of(transformers.pipeline("feature-extraction", model=model, tokenizer=tokenizer, device="cpu"))
+    runner.warm_up(accelerate=True, timing_budget_s=0)
+    assert {report.name: report.applied for report in runner.reports}["unpadding"]
+    assert runner.forward.strategy == alone(MOVED)
+
+
+def test_a_model_with_few_positions_is_warmed_up_with_fewer_words(tmp_path: Path) -> None:
+    runner = runner_of(load_pipeline(make_model("fill-mask", tmp_path, max_position_embeddings=8)))
+    runner.warm_up(accelerate=False)
+    assert runner.preprocess.max_tokens == 8
+    assert runner.warmup_input(100).tokens <= 8
+
+
+def test_a_warm_up_input_is_always_the_same(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    runner = pipeline_of("fill-mask")
+    first, second = (runner.warmup_input(24).model_inputs[0].tensors["input_ids"] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_a_model_that_fails_at_the_start_is_a_configuration_error(model_of: Callable[[str], Path]) -> None:
     def fail(ids: torch.Tensor) -> None:
-        raise RuntimeError("no kernel image for this device")
+        raise RuntimeError("no kernel image for this device\nand more")
 
-    loaded = open_pipeline(model_of("fill-mask"))
-    with hooked(loaded, fail), pytest.raises(ConfigurationError, match="fails on a plain input: no kernel image"):
-        loaded.warm_up()
+    runner = open_pipeline(model_of("fill-mask"))
+    with hooked(runner, fail), pytest.raises(ConfigurationError) as raised:
+        runner.warm_up(accelerate=False)
+    assert str(raised.value) == "the model fails on a plain input: no kernel image for this device"
 
 
-def test_every_task_of_the_contract_is_tested_here() -> None:
-    assert (
-        set(CLASSES)
-        == set(PARAMETERS)
-        == {name for name, task in TASKS.items() if task.takes == "text"} - {"text-generation"}
-    )
-    assert set(LABELS) <= set(TASKS)
+def test_a_model_that_rejects_a_plain_input_is_a_configuration_error(tmp_path: Path) -> None:
+    runner = runner_of(load_pipeline(make_model("fill-mask", tmp_path, max_position_embeddings=2)))
+    with pytest.raises(ConfigurationError) as raised:
+        runner.warm_up(accelerate=False)
+    assert str(raised.value).startswith("the model rejects a plain input: The input has ")
+
+
+def test_a_pipeline_is_opened_with_the_preprocessor_of_its_task_its_limits_and_warmed_up(
+    model_of: Callable[[str], Path],
+) -> None:
+    folder = model_of("text-classification")
+    runner = open_runner(lambda: load_pipeline(folder), PREPROCESSORS, Limits(truncate=True), 77, accelerate=False)
+    assert type(runner.preprocess).__name__ == "TextClassificationPreprocessor"
+    assert runner.preprocess.limits == Limits(truncate=True)
+    assert runner.forward.max_tokens == 77
+    assert runner.forward.strategy.kind == "padded"
+
+
+# Information
+
+
+def test_a_model_is_described_by_the_name_of_its_folder(model_of: Callable[[str], Path]) -> None:
+    folder = model_of("fill-mask")
+    info = runner_of(load_pipeline(folder)).describe(threads=3)
+    assert info.as_json() == {
+        "model": folder.name,  # and not its path
+        "task": "fill-mask",
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 3,
+        "max_tokens": 128,
+        "optimizations": (),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "mask_token": "[MASK]",
+        "max_top_k": 4096,
+    }
+
+
+# Two threads: the tokenizers library lends a tokenizer to one caller at a time ("Already borrowed")
+
+
+def test_the_thread_of_the_model_has_a_tokenizer_of_its_own_and_the_same_model(
+    model_of: Callable[[str], Path],
+) -> None:
+    pipe = load_pipeline(model_of("text-classification"))
+    twin = with_own_tokenizer(pipe)
+    assert twin.tokenizer is not pipe.tokenizer
+    assert twin.tokenizer._tokenizer is not pipe.tokenizer._tokenizer
+    assert twin.tokenizer.get_vocab() == pipe.tokenizer.get_vocab()
+    assert twin.model is pipe.model
+
+
+@pytest.mark.parametrize("task", [*CLASSES, "text-generation", "zero-shot-image-classification"])
+def test_passes_and_postprocessing_never_touch_the_tokenizer_of_preprocessing(
+    task: str, model_of: Callable[[str], Path]
+) -> None:
+    runner = open_pipeline(model_of(task), task)
+    parameters: dict[str, Parameters] = {
+        "text-generation": {"do_sample": False, "max_new_tokens": 5, "stop_sequence": ["e"]},
+        "zero-shot-image-classification": {"candidate_labels": ["a cat", "a dog"]},
+        "zero-shot-classification": PARAMETERS["zero-shot-classification"][0],
+    }
+    prepared = prepare(runner, picture(1) if "image" in task else "a [MASK]", parameters.get(task))
+    tokenizer_class = type(runner.pipe.tokenizer)
+
+    class Lent(tokenizer_class):  # type: ignore[misc, valid-type]
+        def __getattribute__(self, name: str) -> Any:
+            assert name != "_tokenizer", "preprocessing may use it right now"
+            return super().__getattribute__(name)
+
+    (expected,) = runner.run([prepared])
+    runner.pipe.tokenizer.__class__ = Lent
+    with pytest.raises(AssertionError, match="preprocessing may use it right now"):
+        runner.pipe.tokenizer("a")
+    (result,) = runner.run([prepared])
+    assert_same(result, expected.tolist() if isinstance(expected, np.ndarray) else expected)
+
+
+TOKENIZER_OPTIONS: list[dict[str, object]] = [
+    {},
+    {"truncation": True, "max_length": 6},
+    {"truncation": True, "max_length": 12, "padding": "max_length"},
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "parameters"),
+    [
+        ("fill-mask", "tokenizer_kwargs", {"top_k": 50}),
+        (
+            "text-generation",
+            "tokenizer_encode_kwargs",
+            {"do_sample": False, "max_new_tokens": 20, "stop_sequence": ["zz"]},
+        ),
+    ],
+)
+def test_results_are_the_same_while_another_thread_preprocesses(
+    task: str, name: str, parameters: Parameters, model_of: Callable[[str], Path]
+) -> None:
+    """Which changes how its tokenizer truncates and pads, and needs it undisturbed; running decodes all the time."""
+    runner = open_pipeline(model_of(task), task)
+    batch = [prepare(runner, f"{text} [MASK]", parameters) for text in ("a", "b")]
+    inputs = [(f"[MASK] {'a b ' * count}", {name: options}) for count in range(1, 6) for options in TOKENIZER_OPTIONS]
+    start = threading.Barrier(2)
+
+    def preprocess() -> list[list[int]]:
+        prepared = [item for item in runner.preprocess(inputs) if isinstance(item, PreparedInput)]
+        return [item.model_inputs[0].tensors["input_ids"].flatten().tolist() for item in prepared]
+
+    def repeat(step: Callable[[], Any]) -> list[Any]:
+        start.wait()
+        return [step() for _ in range(REPEATS)]
+
+    tokens, results = preprocess(), runner.run(batch)
+    assert [len(row) for row in tokens[:3]] == ([5, 5, 12] if task == "fill-mask" else [11, 6, 12])
+    with ThreadPoolExecutor(2) as threads:
+        in_one, in_other = threads.submit(repeat, preprocess), threads.submit(repeat, lambda: runner.run(batch))
+    assert in_one.result() == [tokens] * REPEATS
+    for result in in_other.result():
+        assert_same(result, results)

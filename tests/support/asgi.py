@@ -1,8 +1,8 @@
-"""A client without sockets: it speaks ASGI to the app, on any event loop, and can hang up when a test says so."""
+"""A client without sockets: it speaks ASGI to the app, on any event loop, and disconnects when a test says so."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,12 @@ from starlette.applications import Starlette
 from starlette.types import Message
 
 from config import Settings
+from pipeline_webserver.telemetry import metrics
 from server import create_app
+from tests.support.clock import run
 from tests.support.fakes import FakeRunner
+
+JSON = {"content-type": "application/json"}
 
 
 @dataclass
@@ -33,6 +37,32 @@ async def serving(runner: FakeRunner, **settings: Any) -> AsyncIterator[Starlett
         yield app
 
 
+def play(
+    steps: Callable[[Starlette, FakeRunner], Awaitable[None]], *, held: bool = False, **settings: Any
+) -> FakeRunner:
+    """Play steps on a virtual clock; `held` holds the model until `release`."""
+
+    async def main() -> FakeRunner:
+        runner = FakeRunner(gate=asyncio.Event() if held else None)
+        async with serving(runner, **settings) as app:
+            await steps(app, runner)
+        assert runner.closed
+        return runner
+
+    return run(main())
+
+
+def release(runner: FakeRunner) -> None:
+    """Let the model of `play` go on, in this batch and in all others."""
+    assert runner.gate is not None
+    runner.gate.set()
+
+
+def completed(outcome: str) -> float:
+    """How many inputs have this outcome by now."""
+    return float(metrics.INPUTS.labels(outcome)._value.get())
+
+
 async def post(
     app: Starlette,
     body: bytes | list[bytes],
@@ -41,10 +71,13 @@ async def post(
     method: str = "POST",
     path: str = "/",
     query: bytes = b"",
-    hang_up: asyncio.Event | None = None,
+    disconnect: asyncio.Event | None = None,
     stall: bool = False,
 ) -> Reply:
-    """One request, its body in one piece or in several, or never whole; the client stays until `hang_up` is set."""
+    """One request, its body in one piece or in several, or never whole with `stall`.
+
+    The client disconnects when `disconnect` is set, by default after its response.
+    """
     chunks = [body] if isinstance(body, bytes) else list(body)
     reply = Reply()
     done = asyncio.Event()
@@ -52,7 +85,7 @@ async def post(
     async def receive() -> Message:
         if chunks:
             return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks) or stall}
-        await (hang_up or done).wait()
+        await (disconnect or done).wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:

@@ -1,8 +1,9 @@
-"""A headless Chromium for the tests of the pages, which tells what it should never have seen."""
+"""A headless Chromium for the tests of the web UI, which records errors and every address that a page requests."""
 
 import importlib.util
+import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +12,15 @@ from typing import Any
 import playwright.sync_api as playwright
 import pytest
 
-PATIENCE_MS = 120_000  # a machine that is shared may be slow
+TIMEOUT_MS = 120_000  # on a machine that is busy with other work
 
 
 def chromium() -> str:
-    """Where it is; without one the test is skipped."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
+    """The path of the browser; the test is skipped where there is none."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
         pytest.skip("There is no Chromium on this machine: apt-get install chromium")
-    return found
+    return path
 
 
 @contextmanager
@@ -33,19 +34,19 @@ def running_browser() -> Iterator[playwright.Browser]:
 
 @dataclass
 class Visit:
-    """A page that is open, and what happened on it."""
+    """An open page, the errors on it, and the addresses that it requested."""
 
     page: playwright.Page
     errors: list[str] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.page.on("console", self._hear)
+        self.page.set_default_timeout(TIMEOUT_MS)
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.urls.append(request.url))
 
-    def _hear(self, message: playwright.ConsoleMessage) -> None:
+    def _on_console(self, message: playwright.ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)
 
@@ -54,41 +55,69 @@ class Visit:
         self.page.wait_for_selector("#loaded:not([hidden])")
         return self
 
+    def close(self) -> None:
+        self.page.close()
+
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector)
 
     def texts(self, selector: str) -> list[str]:
         return self.page.locator(selector).all_inner_texts()
 
+    def hidden_text(self, selector: str) -> str:
+        """The text of an element that may be folded or for screen readers only."""
+        return self.page.text_content(selector) or ""
+
+    def answer(self) -> Any:
+        """The answer that the page shows as JSON."""
+        return json.loads(self.hidden_text("#json"))
+
     def wait_for(self, selector: str) -> None:
         self.page.wait_for_selector(selector)
 
-    def answered(self) -> None:
+    def wait_for_answer(self) -> None:
         """Wait for the answer or the error."""
         self.page.wait_for_function(
             "() => !document.querySelector('#answer[aria-busy]') && "
-            "(document.querySelector('#answer').childElementCount || !document.querySelector('#trouble').hidden)"
+            "(document.querySelector('#answer').childElementCount || !document.querySelector('#error').hidden)"
         )
 
     def run(self, **fields: str) -> None:
-        """Fill fields, named by their labels' beginnings, and press the button."""
+        """Fill fields, named by the beginnings of their labels, and press the button."""
         for label, value in fields.items():
             self.page.get_by_label(label.replace("_", " ")).first.fill(value)
         self.page.click("#run")
-        self.answered()
+        self.wait_for_answer()
 
-    def module(self, name: str, body: str, *arguments: Any) -> Any:
-        """What JavaScript makes of a module `m` and of `arguments`."""
-        script = f"async (given) => {{ const m = await import(new URL('static/{name}', location.href)); {body} }}"
-        return self.page.evaluate(script, list(arguments))
+    def run_example(self, number: int = 0) -> None:
+        self.page.click(f"#examples button >> nth={number}")
+        self.wait_for_answer()
+
+    def call(self, module: str, body: str, *arguments: Any) -> Any:
+        """The result of JavaScript with a `module` of the page as `m`, and `arguments` as `given`."""
+        (result,) = self.call_all([(module, body, arguments)])
+        return result
+
+    def call_all(self, calls: Sequence[tuple[str, str, Sequence[Any]]]) -> list[Any]:
+        """The results of several such calls, in one round trip."""
+        functions = ", ".join(
+            f"async (given) => {{ const m = await load({json.dumps(module)}); {body} }}" for module, body, _ in calls
+        )
+        script = f"""async (given) => {{
+            const load = (name) => import(new URL(`static/${{name}}`, location.href));
+            const functions = [{functions}];
+            return Promise.all(functions.map((call, index) => call(given[index])));
+        }}"""
+        results: list[Any] = self.page.evaluate(script, [list(arguments) for _, _, arguments in calls])
+        return results
 
 
 Open = Callable[..., Visit]
 
 
 def axe() -> str:
-    """The accessibility checker, as a script; a package for Python brings it along."""
-    found = importlib.util.find_spec("axe_playwright_python")
-    assert found is not None
-    assert found.origin is not None
-    return (Path(found.origin).parent / "axe.min.js").read_text()
+    """The accessibility checker, as a script; a package for Python contains it."""
+    spec = importlib.util.find_spec("axe_playwright_python")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "axe.min.js").read_text()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 
-from pipeline_webserver.inference.acceleration.base import stack_of
+from pipeline_webserver.inference.acceleration.base import encoder_layers
 
 MASK = 7
 LENGTHS = (3, 40, 9, 40, 17, 1)
@@ -21,7 +21,7 @@ SIZES: dict[str, Any] = {
 }
 SMALL = {**SIZES, "initializer_range": 0.3}
 SPECIAL = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-PACKED: dict[str, Callable[[], Any]] = {
+UNPADDABLE: dict[str, Callable[[], Any]] = {
     "bert": lambda: transformers.BertConfig(**SMALL),
     "roberta": lambda: transformers.RobertaConfig(**SMALL),
     "xlm-roberta": lambda: transformers.XLMRobertaConfig(**SMALL),
@@ -42,9 +42,9 @@ PACKED: dict[str, Callable[[], Any]] = {
     "albert-groups": lambda: transformers.AlbertConfig(**SMALL, embedding_size=16, num_hidden_groups=2),
     "mpnet": lambda: transformers.MPNetConfig(**{**SMALL, "initializer_range": 0.1}),
 }
-# Those whose last layer adds its input in modules of its own, so that it can be cut to what is read.
-CUT = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text", "mobilebert", "mpnet"}
-UNPACKED: dict[str, Callable[[], Any]] = {
+# Those whose last layer adds its input in modules of its own, so that it can be reduced to what is read.
+REDUCIBLE = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text", "mobilebert", "mpnet"}
+NOT_UNPADDABLE: dict[str, Callable[[], Any]] = {
     "deberta-v2": lambda: transformers.DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     "fnet": lambda: transformers.FNetConfig(
         vocab_size=200, hidden_size=32, num_hidden_layers=3, intermediate_size=64, initializer_range=0.3
@@ -106,7 +106,7 @@ def read(output: Any, index: int, row: torch.Tensor) -> torch.Tensor:
 def shapes_seen(model: Any) -> list[tuple[int, ...]]:
     """Fills up with the shape that each call of an encoder's layer is given."""
     shapes: list[tuple[int, ...]] = []
-    for layer in stack_of(model):
+    for layer in encoder_layers(model):
         layer.register_forward_pre_hook(
             lambda module, args, kwargs: shapes.append(tuple((args or tuple(kwargs.values()))[0].shape)),
             with_kwargs=True,

@@ -1,27 +1,30 @@
 """The real app with the real bundled model, in which single words make the forward pass hang, fail or break for good.
 
 For processes of their own: `uvicorn tests.support.faulty_app:app`. A pass with the word "hold" connects to the port
-`FAULTY_APP_HOLD` of 127.0.0.1, and goes on when that connection is closed.
+`FAULTY_APP_HOLD` of 127.0.0.1, and goes on when that connection is closed; with the word "work", too, it computes
+meanwhile, as a real pass does, instead of just waiting.
 """
 
 import os
 import select
 import socket
+from functools import partial
 from typing import Any
 
 import torch
 from transformers.pipelines.base import Pipeline
 
 from config import from_environment
-from pipeline_webserver.api.tasks import TASKS
-from pipeline_webserver.inference.inference_thread import PipelineThread
-from pipeline_webserver.inference.loading import load
+from pipeline_webserver.inference.inference_thread import InferenceThread
+from pipeline_webserver.inference.model_inputs import Limits
+from pipeline_webserver.inference.pipeline_runner import open_runner
 from server import create_app
+from tests.support.pipelines import PREPROCESSORS, load_pipeline
 
 
 def load_faulty() -> Pipeline:
-    pipe = load(settings.model, settings.task, None, "cpu", None, tuple(TASKS))
-    words = {word: pipe.tokenizer.convert_tokens_to_ids(word) for word in ("hold", "poison", "kill")}
+    pipe = load_pipeline(settings.model, settings.task)
+    words = {word: pipe.tokenizer.convert_tokens_to_ids(word) for word in ("hold", "work", "poison", "kill")}
     broken = False
 
     def fault(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -29,9 +32,9 @@ def load_faulty() -> Pipeline:
         ids = kwargs["input_ids"]
         if (ids == words["hold"]).any():
             with socket.create_connection(("127.0.0.1", int(os.environ["FAULTY_APP_HOLD"]))) as held:
-                held.setblocking(False)
-                while not select.select([held], [], [], 0)[0]:  # computing, as a real pass does, and not just waiting
+                while (ids == words["work"]).any() and not select.select([held], [], [], 0)[0]:
                     torch.ones(64, 64) @ torch.ones(64, 64)
+                held.recv(1)
         broken = broken or bool((ids == words["kill"]).any())
         if broken or (ids == words["poison"]).any():
             raise RuntimeError("a secret of the model")
@@ -41,4 +44,5 @@ def load_faulty() -> Pipeline:
 
 
 settings = from_environment()
-app = create_app(settings, PipelineThread(load_faulty, threads=1, speed_up=False))
+open_faulty = partial(open_runner, load_faulty, PREPROCESSORS, Limits(), None, accelerate=False)
+app = create_app(settings, InferenceThread(open_faulty, threads=1))

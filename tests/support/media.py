@@ -1,4 +1,4 @@
-"""Images and sound as bytes, made in memory, always the same."""
+"""Images and audio as bytes, made in memory, always the same."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""Small models with random weights for what is not a plain text: prompts, tables, images and sound."""
+"""Small models with random weights for what is not a plain text: prompts, tables, images and audio."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 64,
 }
 WIDE: dict[str, Any] = {**SIZES, "initializer_range": 0.5}
-SOUND: dict[str, Any] = {
+AUDIO: dict[str, Any] = {
     **WIDE,
     "conv_dim": (16, 16, 16),
     "conv_kernel": (10, 3, 3),
@@ -129,12 +129,12 @@ def wav2vec2(folder: Path, **changes: Any) -> None:
     (folder / "vocab.json").write_text(json.dumps({letter: index for index, letter in enumerate(letters)}))
     transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-    config = transformers.Wav2Vec2Config(**{**SOUND, "vocab_size": len(letters), **changes})
+    config = transformers.Wav2Vec2Config(**{**AUDIO, "vocab_size": len(letters), **changes})
     transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
 
 
 def whisper(folder: Path, **changes: Any) -> None:
-    """It writes what it hears, two seconds at once."""
+    """A generative model of speech, two seconds at once."""
     vocabulary = byte_tokenizer().get_vocab()
     tokenizer = transformers.WhisperTokenizer(vocab=vocabulary, merges=[])
     tokenizer.add_tokens([tokenizers.AddedToken("<|startoftranscript|>", special=True)])
@@ -155,7 +155,7 @@ def whisper(folder: Path, **changes: Any) -> None:
 
 def wav2vec2_classifier(folder: Path, **changes: Any) -> None:
     transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-    config = transformers.Wav2Vec2Config(**{**SOUND, **labels("speech", "music", "noise", "silence"), **changes})
+    config = transformers.Wav2Vec2Config(**{**AUDIO, **labels("speech", "music", "noise", "silence"), **changes})
     transformers.Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
 
 

@@ -24,7 +24,7 @@ LABELS = {
 
 
 def make_model(task: str, folder: Path, labels: list[str] | None = None, **changes: Any) -> Path:
-    """Save a two-layer model for a task, with all that its pipeline needs; weights wide enough that answers differ."""
+    """Save a two-layer model for a task, with all that its pipeline needs; weights wide enough that results differ."""
     if task in MAKERS:
         return make(MAKERS[task], folder, **changes)
     labels = labels or LABELS.get(task, ["only"])

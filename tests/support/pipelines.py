@@ -1,18 +1,21 @@
 """Pipelines taken apart, and what they are given, for the tests of each of their stages."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.api.tasks import TASKS
-from pipeline_webserver.inference.acceleration.base import DoesNotFit
-from pipeline_webserver.inference.acceleration.selection import speed_ups_for
+from pipeline_webserver.inference.acceleration.base import NotApplicable, Optimization
+from pipeline_webserver.inference.acceleration.selection import optimizations_for
+from pipeline_webserver.inference.batch_plan import PADDED, UNPADDED
 from pipeline_webserver.inference.loading import load
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from pipeline_webserver.inference.preprocessing.base import PreparedInput
+from pipeline_webserver.inference.model_inputs import Limits, PositionsRead, PreparedInput
+from pipeline_webserver.inference.pipeline_runner import PipelineRunner
+from pipeline_webserver.inference.preprocessing.registry import preprocessor_class
 
 Parameters = dict[str, object]
 TEXTS = [
@@ -53,11 +56,33 @@ class Panic(BaseException):
     """As pyo3 raises them for the tokenizer's Rust: no `Exception`."""
 
 
-def open_pipeline(folder: Path, task: str | None = None, **options: Any) -> LoadedPipeline:
-    """A pipeline that pads as much as it can: any two rows share a pass."""
-    loaded = LoadedPipeline(load(str(folder), task, None, "cpu", None, list(TASKS)), **options)
-    loaded.passes.why_not_padded, loaded.passes.fixed_cost_tokens = None, 1e9
-    return loaded
+SERVED = {name: task.architectures for name, task in TASKS.items()}
+PREPROCESSORS = {name: (task.preprocessor, task.extra) for name, task in TASKS.items()}
+
+
+def load_pipeline(folder: Path | str | None, task: str | None = None, dtype: str | None = None) -> Pipeline:
+    """The pipeline of a folder, by default of the bundled model, on the CPU."""
+    return load(None if folder is None else str(folder), task, None, "cpu", dtype, SERVED)
+
+
+def runner_of(pipe: Pipeline, limits: Limits | None = None, **options: Any) -> PipelineRunner:
+    """A pipeline taken apart, as it is before its warm-up."""
+    preprocessor = preprocessor_class(pipe.task, *PREPROCESSORS[pipe.task])(pipe, limits or Limits())
+    return PipelineRunner(pipe, preprocessor, **options)
+
+
+def open_pipeline(
+    folder: Path, task: str | None = None, limits: Limits | None = None, **options: Any
+) -> PipelineRunner:
+    """A pipeline that pads as much as it can: any two model inputs share a pass."""
+    runner = runner_of(load_pipeline(folder, task), limits, **options)
+    share_all(runner)
+    return runner
+
+
+def share_all(runner: PipelineRunner) -> None:
+    """Any two model inputs share a pass, whatever their lengths."""
+    runner.forward.strategy, runner.forward.fixed_cost_tokens = PADDED, 1e9
 
 
 def inputs_of(task: str) -> list[str]:
@@ -66,34 +91,57 @@ def inputs_of(task: str) -> list[str]:
     return [text for text in TEXTS if text or task != "zero-shot-classification"]
 
 
-def run(loaded: LoadedPipeline, work: list[tuple[Any, Parameters]]) -> list[Any]:
+def run(runner: PipelineRunner, inputs: list[tuple[Any, Parameters]]) -> list[Any]:
     """One batch; the error or the output of each."""
-    prepared = loaded.prepare(work)
-    results = iter(loaded.run([item for item in prepared if isinstance(item, PreparedInput)]))
+    prepared = runner.preprocess(inputs)
+    results = iter(runner.run([item for item in prepared if isinstance(item, PreparedInput)]))
     return [next(results) if isinstance(item, PreparedInput) else item for item in prepared]
 
 
+def prepare(runner: PipelineRunner, value: Any, parameters: Parameters | None = None) -> PreparedInput:
+    """An input that passes every check."""
+    (prepared,) = runner.preprocess([(value, parameters or {})])
+    assert isinstance(prepared, PreparedInput), prepared
+    return prepared
+
+
 @contextmanager
-def hooked(loaded: LoadedPipeline, hook: Callable[[torch.Tensor], None]) -> Iterator[list[int]]:
+def hooked(runner: PipelineRunner, hook: Callable[[torch.Tensor], None]) -> Iterator[list[int]]:
     """Look at what the real model is given before each pass, and perhaps raise; the rows of each pass."""
     rows: list[int] = []
 
     def look(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        given = [kwargs[name] for name in ("pixel_values", "input_ids") if name in kwargs] or [*args, *kwargs.values()]
-        rows.append(len(given[0]))
-        hook(given[0])
+        inputs = [kwargs[name] for name in ("pixel_values", "input_ids") if name in kwargs] or [*args, *kwargs.values()]
+        rows.append(len(inputs[0]))
+        hook(inputs[0])
 
-    handle = loaded.pipe.model.register_forward_pre_hook(look, with_kwargs=True)
+    handle = runner.pipe.model.register_forward_pre_hook(look, with_kwargs=True)
     try:
         yield rows
     finally:
         handle.remove()
 
 
-def sped_up(loaded: LoadedPipeline) -> LoadedPipeline:
-    """The same with all speed-ups, whatever they gain here."""
-    for speed_up in speed_ups_for(loaded.pipe.model, loaded.reads()):
-        with suppress(DoesNotFit):
-            speed_up.on()
-    loaded.passes.padding_is_free = True
-    return loaded
+def count_rows(runner: PipelineRunner) -> AbstractContextManager[list[int]]:
+    """The rows of each pass of the real model."""
+    return hooked(runner, lambda tensor: None)
+
+
+def apply_all(model: Any, positions_read: PositionsRead | None) -> list[Optimization]:
+    """Apply the optimizations that are for this model, whatever they gain here."""
+    applied = []
+    for optimization in optimizations_for(model, positions_read):
+        try:
+            optimization.apply()
+        except NotApplicable:
+            optimization.revert()
+        else:
+            applied.append(optimization)
+    return applied
+
+
+def accelerated(runner: PipelineRunner) -> PipelineRunner:
+    """The same with all optimizations that are for its model, whatever they gain here."""
+    apply_all(runner.pipe.model, runner.preprocess.positions_read)
+    runner.forward.strategy = UNPADDED
+    return runner

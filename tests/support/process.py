@@ -7,37 +7,52 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
+from tests.support.forkserver import ForkedProcess, ForkServer
+
 ROOT = Path(__file__).parents[2]
 LONGEST_LIFE_S = 900
+LONGEST_WAIT_S = 60
+# A start that is not itself tested: two servers with several threads each would keep two cores from everything else.
+QUICK = {"PIPELINE_THREADS": "1", "PIPELINE_ACCELERATE": "false"}
+# Shorter than the server keeps an idle connection: a client must not send on one that is just being closed.
+KEPT_S = 1.0
 
 
 class Process:
     """`uvicorn APP` on a free port, with some variables set; its log is kept line by line.
 
-    `app` may be followed by options of uvicorn.
+    `app` may be followed by options of uvicorn. With a fork server, the process is its child, and a `QUICK` one.
     """
 
-    def __init__(self, app: str = "server:app", **environment: str) -> None:
-        command = [sys.executable, "-m", "uvicorn", *app.split(), "--host", "127.0.0.1", "--port", "0"]
+    def __init__(self, app: str = "server:app", fork_server: ForkServer | None = None, /, **environment: str) -> None:
+        self.popen: subprocess.Popen[str] | ForkedProcess
+        arguments = [*app.split(), "--host", "127.0.0.1", "--port", "0"]
+        if fork_server is None or sys.platform != "linux":
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "uvicorn", *arguments],
+                cwd=ROOT,
+                env={**os.environ, **({} if fork_server is None else QUICK), **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        else:
+            self.popen = fork_server.start(arguments, {**os.environ, **QUICK, **environment})
         self.log: list[str] = []
-        self.popen = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
         self.url = ""
         self.ended = False
+        # One for all tests, since to make one takes long. Threads may share it.
+        self.client = httpx2.Client(timeout=60, limits=httpx2.Limits(keepalive_expiry=KEPT_S))
         self._watchdog = threading.Timer(LONGEST_LIFE_S, self.popen.kill)
         self._watchdog.start()
         self._changed = threading.Condition()
@@ -67,12 +82,30 @@ class Process:
         return found[count - 1]
 
     def wait_until_serving(self) -> None:
-        self.url = self.wait_for_line(r"Uvicorn running on (http://[\d.:]+)")[1]
+        if not self.url:
+            self.url = self.wait_for_line(r"Uvicorn running on (http://[\d.:]+)")[1]
+            self.client.base_url = self.url
+
+    # Requests
+
+    def get(self, path: str) -> httpx2.Response:
+        return self.client.get(path)
+
+    def post(self, text: str) -> httpx2.Response:
+        """The answer to a raw text."""
+        return self.client.post("/", content=text.encode())
+
+    def metric(self, name: str) -> float:
+        """The value of a sample, by its name with its labels; 0 without one."""
+        found = re.search(rf"^{re.escape(name)} (.*)$", self.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def connect(self) -> socket.socket:
         """A bare connection, for clients that no library would be."""
         host, _, port = self.url.removeprefix("http://").partition(":")
         return socket.create_connection((host, int(port)))
+
+    # The end
 
     def terminate(self) -> None:
         """What a supervisor does first."""
@@ -83,6 +116,7 @@ class Process:
         status = self.popen.wait(LONGEST_LIFE_S)
         self._reader.join()
         self._watchdog.cancel()
+        self.client.close()
         if self.popen.stdout is not None:
             self.popen.stdout.close()
         return status
@@ -91,6 +125,13 @@ class Process:
         if self.popen.poll() is None:
             self.popen.kill()
         self.exit_status()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Ask again until it is so. Each question is a round trip, and a server answers it within milliseconds."""
+    deadline = time.monotonic() + LONGEST_WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
 
 
 def read_to_the_end(client: socket.socket) -> bytes:
@@ -105,8 +146,8 @@ def read_to_the_end(client: socket.socket) -> bytes:
 
 
 @contextmanager
-def serving(app: str = "server:app", **environment: str) -> Iterator[Process]:
-    process = Process(app, **environment)
+def serving(app: str = "server:app", fork_server: ForkServer | None = None, /, **environment: str) -> Iterator[Process]:
+    process = Process(app, fork_server, **environment)
     try:
         process.wait_until_serving()
         yield process

@@ -1,4 +1,6 @@
-"""Ray's head and Serve's proxy on 127.0.0.1, for the tests of the cluster: `python -m tests.ray_head FOLDER PORT`.
+"""Ray's head and Serve's proxy on 127.0.0.1: `python -m tests.support.ray_head FOLDER PORT`.
+
+For the tests of the cluster.
 
 Answers each line of its standard input with a line of JSON, and ends, with all that it has started, at the end of it.
 """

@@ -11,10 +11,12 @@ from uvicorn.logging import AccessFormatter
 
 from pipeline_webserver.telemetry import logs
 
+ROOT = Path(__file__).parents[2]
+
 
 def clear() -> None:
-    """Other tests serve by uvicorn, which leaves its loggers set up."""
-    for name in (*logs.OURS, logs.ACCESS, "uvicorn.access"):
+    """Other tests serve by uvicorn, which leaves its loggers configured."""
+    for name in (*logs.LOGGERS, logs.ACCESS, "uvicorn.access"):
         logging.getLogger(name).handlers = []
     logging.getLogger(logs.ACCESS).setLevel(logging.NOTSET)
     logging.getLogger(logs.ACCESS).propagate = logging.getLogger("uvicorn.access").propagate = True
@@ -33,9 +35,9 @@ def leave_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(**extra: object) -> logging.LogRecord:
-    made = logging.LogRecord("server", logging.ERROR, "", 0, "failed on %s", ("x",), None)
-    made.__dict__.update(extra)
-    return made
+    created = logging.LogRecord("server", logging.ERROR, "", 0, "failed on %s", ("x",), None)
+    created.__dict__.update(extra)
+    return created
 
 
 def test_json_is_one_object_a_line() -> None:
@@ -50,11 +52,24 @@ def test_json_is_one_object_a_line() -> None:
 
 
 def test_each_module_that_logs_is_shown() -> None:
-    root = Path(logs.__file__).parent
-    logging_modules = {
-        path.stem for path in root.glob("*.py") if "logging.getLogger(__name__)" in path.read_text("utf-8")
+    ours = [*ROOT.glob("*.py"), *ROOT.glob("pipeline_webserver/**/*.py")]
+    modules = {
+        path.relative_to(ROOT).with_suffix("").parts[0]
+        for path in ours
+        if "logging.getLogger(__name__)" in path.read_text("utf-8")
     }
-    assert logging_modules | {"asyncio"} == set(logs.OURS)
+    assert modules <= set(logs.LOGGERS)
+    assert "pipeline_webserver" in modules
+
+
+@pytest.mark.parametrize("name", ["server", "batching", "pipeline_webserver", "pipeline_webserver.web.responses"])
+def test_a_logger_of_the_package_is_shown_through_its_parent(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_alone(monkeypatch)
+    logs.configure("text")
+    logging.getLogger(name).info("hello")
+    assert capsys.readouterr().err == "INFO:     hello\n"
 
 
 def test_a_traceback_stays_in_its_line() -> None:
@@ -74,7 +89,7 @@ def test_our_lines_are_shown_once_from_info_on(
     logs.configure(form)  # type: ignore[arg-type]
     logs.configure(form)  # type: ignore[arg-type]
     logging.getLogger("server").info("hello")
-    logging.getLogger("somebody.else").info("not this")
+    logging.getLogger("another.library").info("not this")
     err = capsys.readouterr().err
     assert err.endswith(shown)
     assert err.count("\n") == 1
@@ -100,12 +115,12 @@ def test_our_line_for_a_request_takes_the_place_of_uvicorns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave_alone(monkeypatch)
-    theirs, handler = logging.getLogger("uvicorn.access"), logging.StreamHandler(sys.stdout)
+    uvicorns, handler = logging.getLogger("uvicorn.access"), logging.StreamHandler(sys.stdout)
     handler.setFormatter(AccessFormatter())
-    theirs.handlers, theirs.propagate = [handler], False
+    uvicorns.handlers, uvicorns.propagate = [handler], False
     logs.configure("text")
     logs.configure("text")
-    theirs.info("theirs")
+    uvicorns.info("uvicorn's")
     logging.getLogger(logs.ACCESS).info("ours")
     assert capsys.readouterr().out == "INFO:     ours\n"
 
@@ -120,7 +135,7 @@ def test_where_uvicorn_shows_no_requests_neither_do_we(
     assert capsys.readouterr() == ("", "")
 
 
-def test_where_the_operator_has_set_up_logging_our_lines_go_there_once(
+def test_where_the_operator_has_configured_logging_our_lines_go_there_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave_alone(monkeypatch)
@@ -130,5 +145,5 @@ def test_where_the_operator_has_set_up_logging_our_lines_go_there_once(
     logs.configure("json")
     logging.getLogger("server").info("hello")
     logging.getLogger(logs.ACCESS).info("ours")
-    logging.getLogger("uvicorn.access").info("theirs")
+    logging.getLogger("uvicorn.access").info("uvicorn's")
     assert capsys.readouterr() == (f"root server hello\nroot {logs.ACCESS} ours\n", "")

@@ -70,7 +70,7 @@ def test_an_error_has_its_type_and_is_a_failure_if_it_is_the_servers(
     assert whole.status.status_code == status
 
 
-def test_periods_are_told_in_the_time_of_the_day(exporter: InMemorySpanExporter) -> None:
+def test_periods_are_converted_to_the_time_of_day(exporter: InMemorySpanExporter) -> None:
     now, wall_ns = time.perf_counter(), time.time_ns()
     traces.record({}, "whole", {}, (now - 2, now), {"part": (now - 1.5, now - 1)}, failed=False)
     found = spans(exporter)

@@ -1,10 +1,10 @@
-"""What the server underneath was told. Bodies, hang-ups and endings are tried through the app and real processes."""
+"""How many workers uvicorn has. Shutdown and exit are tried by real processes, in `tests.e2e`."""
 
 from collections.abc import Mapping, Sequence
 
 import pytest
 
-from pipeline_webserver.web.uvicorn_process import workers, workers_of
+from pipeline_webserver.web.uvicorn_process import worker_count, worker_count_of
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from pipeline_webserver.web.uvicorn_process import workers, workers_of
 def test_the_number_of_workers_is_uvicorns(
     arguments: Sequence[str], environment: Mapping[str, str], count: int
 ) -> None:
-    assert workers_of(arguments, environment) == count
+    assert worker_count_of(arguments, environment) == count
 
 
-def test_who_has_no_parent_is_no_worker() -> None:
-    assert workers() == 1
+def test_a_process_without_a_parent_is_no_worker() -> None:
+    assert worker_count() == 1

@@ -27,6 +27,7 @@ from pipeline_webserver.inference.embeddings.modules import (
     unchanged,
     unit_length,
 )
+from pipeline_webserver.model_info import EmbeddingInfo
 
 # How the pooling's first form named its kinds, in the order in which they are put together.
 OLD_MODES = {
@@ -73,16 +74,16 @@ class SentenceEmbedding:
     prompts: Mapping[str, str]
     default_prompt: str | None
 
-    def describe(self) -> dict[str, object]:
-        """What there is to say of it to those who use it."""
-        return {
-            "dim": self.dim,
-            "pooling": list(self.pooling.modes),
-            "normalize": self.normalized,
-            "max_tokens": self.max_tokens,
-            "prompts": list(self.prompts),
-            "default_prompt": self.default_prompt,
-        }
+    def describe(self) -> EmbeddingInfo:
+        """What `/info` says of it."""
+        return EmbeddingInfo(
+            dim=self.dim,
+            pooling=list(self.pooling.modes),
+            normalize=self.normalized,
+            max_tokens=self.max_tokens,
+            prompts=list(self.prompts),
+            default_prompt=self.default_prompt,
+        )
 
     def prompt(self, name: str | None) -> str:
         """What is put before a text. Raises `Rejected` for a name that the configuration has not."""

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers.utils import cached_file
 
 from pipeline_webserver.errors import ConfigurationError, first_line
+from pipeline_webserver.inference import internals
 
 
 class ModelFiles:
@@ -25,20 +25,12 @@ class ModelFiles:
 
     def path(self, name: str) -> Path | None:
         """None if the model has no such file, or if neither the Hub nor the cache can give it."""
-        if not self._model:  # made, not loaded
+        if not self._model:  # constructed, not loaded
             return None
         try:
-            found = cached_file(
-                self._model,
-                name,
-                revision=self._revision,
-                _raise_exceptions_for_missing_entries=False,
-                # Without a network a cache does not tell a file that it misses from one that never was.
-                _raise_exceptions_for_connection_errors=False,
-            )
+            return internals.cached_path(self._model, name, self._revision)
         except OSError as error:
-            raise ConfigurationError(f"its {name} cannot be had: {first_line(error)}") from error
-        return None if found is None else Path(found)
+            raise ConfigurationError(f"its {name} cannot be loaded: {first_line(error)}") from error
 
     def json(self, name: str) -> Any:
         """None if there is no such file."""

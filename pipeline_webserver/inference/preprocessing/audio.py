@@ -1,40 +1,45 @@
-"""Sound: from the bytes of a file to a row for the model, under limits.
+"""Audio: from the bytes of a file to a model input, under limits.
 
-A small file may stand for hours, and a file may be anything: nothing is decoded beyond the limits, and what cannot be
+A small file may decode to hours, and a file may hold anything: nothing is decoded beyond the limits, and what cannot be
 read is the client's error. Nothing is opened by a name or an address. It must never know requests or HTTP.
 """
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
-import torch
 from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.errors import Rejected, TooLarge
-from pipeline_webserver.inference.preprocessing.base import Draft, Limits, Work
-from pipeline_webserver.inference.preprocessing.media import FilePreparation
+from pipeline_webserver.inference import internals
+from pipeline_webserver.inference.model_inputs import Limits, RawInput
+from pipeline_webserver.inference.preprocessing.base import CheckedInput
+from pipeline_webserver.inference.preprocessing.generation import WARMUP_TOKENS, check_new_tokens
+from pipeline_webserver.inference.preprocessing.media import MediaPreprocessor
+from pipeline_webserver.model_info import ModelInfo
 
-# Beyond these a file is none that people record.
-MOST_CHANNELS, MOST_RATE_HZ = 32, 768_000
+# No recording has more than these.
+MAX_CHANNELS, MAX_RATE_HZ = 32, 768_000
 # Frames that are decoded at once, so that a file of many channels takes no more memory than one of few.
 BLOCK_FRAMES = 2**16
-SAMPLE_SECONDS, SAMPLED_TOKENS = 2, 8
+WARMUP_SECONDS = 2
 
 
-def samples_of(data: bytes, rate_hz: int, most_seconds: float) -> np.ndarray:
-    """The sound of a file as float32 samples `[samples]` in [-1, 1], its channels mixed, at this rate.
+def decode_audio(data: bytes, rate_hz: int, max_seconds: float) -> np.ndarray:
+    """The audio of a file as float32 samples `[samples]` in [-1, 1] at this rate, its channels mixed.
 
     Raises `Rejected` or `TooLarge`.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if not (0 < file.channels <= MOST_CHANNELS and 0 < file.samplerate <= MOST_RATE_HZ):
-                raise Rejected(f"The audio has {file.channels} channels at {file.samplerate} Hz; nobody records that.")
-            samples = _mixed(file, int(most_seconds * file.samplerate), most_seconds)
+            if not (0 < file.channels <= MAX_CHANNELS and 0 < file.samplerate <= MAX_RATE_HZ):
+                channels = f"{file.channels} channels at {file.samplerate} Hz"
+                raise Rejected(f"The audio has {channels}; the server takes {MAX_CHANNELS} at {MAX_RATE_HZ} Hz.")
+            samples = _mix_channels(file, int(max_seconds * file.samplerate), max_seconds)
             recorded_hz = file.samplerate
     except soundfile.LibsndfileError as error:
         raise Rejected(
@@ -47,83 +52,85 @@ def samples_of(data: bytes, rate_hz: int, most_seconds: float) -> np.ndarray:
     return samples if recorded_hz == rate_hz else soxr.resample(samples, recorded_hz, rate_hz)
 
 
-def _mixed(file: soundfile.SoundFile, most_frames: int, most_seconds: float) -> np.ndarray:
-    """Its frames, each the mean of its channels. What the head says of their number need not be true."""
+def _mix_channels(file: soundfile.SoundFile, max_frames: int, max_seconds: float) -> np.ndarray:
+    """The mean of the channels of each frame. The number of frames in a file's header need not be true."""
     blocks: list[np.ndarray] = []
-    left = most_frames
+    left = max_frames
     while left >= 0:
         block = file.read(min(BLOCK_FRAMES, left + 1), dtype="float32", always_2d=True)
         if not len(block):
             return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
         blocks.append(block.mean(axis=1))
         left -= len(block)
-    raise TooLarge(f"The audio is longer than {most_seconds:g} s, which is what the server takes.")
+    raise TooLarge(f"The audio is longer than {max_seconds:g} s, which is what the server takes.")
 
 
-class AudioPreparation(FilePreparation):
+class AudioPreprocessor(MediaPreprocessor):
     """Audio, at the rate that the model was trained for."""
 
-    def read(self, data: bytes) -> Any:
-        return samples_of(data, self.pipe.feature_extractor.sampling_rate, self.limits.max_audio_s)
+    def decode(self, data: bytes) -> Any:
+        return decode_audio(data, self.pipe.feature_extractor.sampling_rate, self.limits.max_audio_s)
 
-    def check(self, inputs: Mapping[str, Any], draft: Draft) -> None:
-        """Models that hear the wave itself need a few hundred samples for their first frame."""
-        frames_of = getattr(self.pipe.model, "_get_feat_extract_output_lengths", None)
-        wave = inputs.get("input_values")
-        if frames_of is not None and wave is not None and int(frames_of(torch.tensor(wave.shape[1]))) < 1:
+    def check_tensors(self, tensors: Mapping[str, Any], checked: CheckedInput) -> None:
+        """Models of the raw wave need a few hundred samples for their first frame."""
+        wave = tensors.get("input_values")
+        if wave is None:
+            return
+        frames = internals.audio_frames(self.pipe.model, wave.shape[1])
+        if frames is not None and frames < 1:
             raise Rejected("The audio is too short for this model.")
 
-    def sample(self, words: int) -> Work:
+    def warmup_input(self, words: int) -> RawInput:
         rate_hz = self.pipe.feature_extractor.sampling_rate
-        noise = np.random.default_rng(words).normal(scale=0.1, size=SAMPLE_SECONDS * rate_hz)
+        noise = np.random.default_rng(words).normal(scale=0.1, size=WARMUP_SECONDS * rate_hz)
         file = io.BytesIO()
         soundfile.write(file, noise.astype(np.float32), rate_hz, format="WAV", subtype="FLOAT")
         return file.getvalue(), {}
 
 
-class SpeechPreparation(AudioPreparation):
-    """Speech to text: by models that say a letter for each moment, and by those that write."""
+class SpeechPreprocessor(AudioPreprocessor):
+    """Speech to text: by CTC models, which output a letter for each frame, and by generative models."""
 
     def __init__(self, pipe: Pipeline, limits: Limits) -> None:
         super().__init__(pipe, limits)
-        self.writes = pipe.type not in {"ctc", "ctc_with_lm"}
+        self.generates = pipe.type not in {"ctc", "ctc_with_lm"}
 
-    def describe(self) -> dict[str, object]:
-        return {"generates": self.writes, "timestamps": self._tells_times()}
+    def describe(self, info: ModelInfo) -> ModelInfo:
+        return replace(info, generates=self.generates, timestamps=self._has_timestamps())
 
-    def _tells_times(self) -> bool:
-        """Models that spell do; of those that write, Whisper does if it is configured for it."""
-        return not self.writes or hasattr(self.pipe.model.generation_config, "no_timestamps_token_id")
+    def _has_timestamps(self) -> bool:
+        """CTC models have them; of the generative ones, Whisper has if it is configured for it."""
+        return not self.generates or hasattr(self.pipe.model.generation_config, "no_timestamps_token_id")
 
-    def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        given = dict(parameters)
-        if given.get("return_timestamps") is False:
-            del given["return_timestamps"]  # as without it; models that spell refuse the very word
-        if self.writes:
-            given["generate_kwargs"] = self._generation(given.get("generate_kwargs", {}))
-        elif "generate_kwargs" in given:
-            raise Rejected("Parameter 'generation_parameters': this model does not generate, it spells what it hears.")
-        elif given.get("return_timestamps"):
-            given["return_timestamps"] = "word"  # the one kind that both the form and these models have
-        return given
+    def pipeline_parameters(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        pipeline_parameters = dict(parameters)
+        if pipeline_parameters.get("return_timestamps") is False:
+            del pipeline_parameters["return_timestamps"]  # the default; CTC models reject the very parameter
+        if self.generates:
+            generation = pipeline_parameters.get("generate_kwargs", {})
+            pipeline_parameters["generate_kwargs"] = self._generation_parameters(generation)
+        elif "generate_kwargs" in pipeline_parameters:
+            raise Rejected("Parameter 'generation_parameters': this is a CTC model, which does not generate.")
+        elif pipeline_parameters.get("return_timestamps"):
+            pipeline_parameters["return_timestamps"] = "word"  # the one kind that the form and these models share
+        return pipeline_parameters
 
-    def _generation(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises `Rejected`."""
-        most = self.limits.max_new_tokens
-        if asked.get("max_new_tokens", 0) > most:
-            raise Rejected(f"Parameter 'generation_parameters.max_new_tokens' is over the limit, {most}.")
-        settings = self.pipe._get_set_generation_params(self.pipe._prepare_generate_kwargs(dict(asked)))
-        bound = "max_new_tokens" if settings.get("max_new_tokens") else "max_length"  # whichever the model goes by
-        return {**asked, bound: min(settings.get(bound) or most, most)}
+    def _generation_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters within the server's limit. Raises `Rejected`."""
+        limit = self.limits.max_new_tokens
+        check_new_tokens(parameters, limit, "generation_parameters.max_new_tokens")
+        settings = internals.generation_settings(self.pipe, parameters)
+        bound = "max_new_tokens" if settings.get("max_new_tokens") else "max_length"  # whichever the model is set by
+        return {**parameters, bound: min(settings.get(bound) or limit, limit)}
 
-    def sample(self, words: int) -> Work:
-        told = {"min_new_tokens": SAMPLED_TOKENS, "max_new_tokens": SAMPLED_TOKENS}
-        return super().sample(words)[0], {"generate_kwargs": told} if self.writes else {}
+    def warmup_input(self, words: int) -> RawInput:
+        generation = {"min_new_tokens": WARMUP_TOKENS, "max_new_tokens": WARMUP_TOKENS}
+        return super().warmup_input(words)[0], {"generate_kwargs": generation} if self.generates else {}
 
-    def check(self, inputs: Mapping[str, Any], draft: Draft) -> None:
-        super().check(inputs, draft)
-        features = inputs.get("input_features")
-        if self.pipe.type != "seq2seq_whisper" or features is None or draft.forward.get("return_timestamps"):
+    def check_tensors(self, tensors: Mapping[str, Any], checked: CheckedInput) -> None:
+        super().check_tensors(tensors, checked)
+        features = tensors.get("input_features")
+        if self.pipe.type != "seq2seq_whisper" or features is None or checked.forward.get("return_timestamps"):
             return
         seconds = self.pipe.feature_extractor.chunk_length
         if features.shape[-1] > self.pipe.feature_extractor.nb_max_frames:

@@ -1,56 +1,58 @@
-"""From an input to what the model is given, or to its own error, before any computing.
+"""From an input to model inputs, or to its own error before any computing; and from model outputs to its result.
 
-What an input is turned into is what the pipeline's `preprocess` makes of it. What is particular to texts, prompts,
-images, sound and tables is in files of their own. It must never know how rows share passes, requests or HTTP.
+What an input becomes is what the pipeline's `preprocess` makes of it. What kinds of input have of their own is in the
+files beside this one. It must never know how model inputs share passes, requests or HTTP.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException
 
 from pipeline_webserver.errors import InferenceFailed, PipelineServerError, Rejected
-from pipeline_webserver.inference.forward import Row
+from pipeline_webserver.inference import internals
+from pipeline_webserver.inference.batch_plan import BatchStrategy
+from pipeline_webserver.inference.model_inputs import (
+    Heartbeat,
+    Limits,
+    ModelInput,
+    PositionsRead,
+    PreparedInput,
+    RawInput,
+    no_heartbeat,
+)
+from pipeline_webserver.inference.numerics import flatten_outputs
+from pipeline_webserver.model_info import ModelInfo
 
-Work = tuple[Any, Mapping[str, Any]]
+# From the outputs of an input's model inputs, and its postprocess parameters, to its result.
+Postprocess = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one input may be: whether a text is cut to the model's length, new tokens, pixels, seconds of sound."""
+class BatchPostprocess(ABC):
+    """A postprocess that is faster for many inputs at once, with the results that it has for each alone."""
 
-    truncate: bool = False
-    max_new_tokens: int = 256
-    max_image_pixels: int = 25_000_000
-    max_audio_s: float = 60.0
+    @abstractmethod
+    def __call__(self, outputs: Any, **parameters: Any) -> Any:
+        """The result of one input."""
+
+    @abstractmethod
+    def batch_key(self, parameters: Mapping[str, Any]) -> Hashable | None:
+        """Equal for inputs that can be postprocessed together, None for one that cannot."""
+
+    @abstractmethod
+    def batch(self, batch: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[Any]:
+        """The results of inputs with equal keys, each its outputs and its parameters."""
 
 
 @dataclass(slots=True)
-class PreparedInput:
-    """An input that passed every check before computing, and how to finish its outputs.
+class CheckedInput:
+    """An input whose parameters are checked, with the pipeline's parameters for each stage.
 
-    Inputs of equal `identity` have equal answers. `new_tokens` may be written, besides what its rows have. `is_wrapped`
-    where the pipeline puts the one result into a list.
+    `tokens` are those of the input, where a call of the tokenizer for many inputs made them already.
     """
-
-    rows: list[Row]
-    parameters: Mapping[str, object]
-    postprocess_parameters: dict[str, Any]
-    identity: object
-    new_tokens: int = 0
-    is_wrapped: bool = False
-
-    @property
-    def tokens(self) -> int:
-        return sum(row.length for row in self.rows) + self.new_tokens
-
-
-@dataclass(slots=True)
-class Draft:
-    """An input whose parameters are checked, the parameters of each stage, and its tokens if they were made already."""
 
     input: Any
     parameters: Mapping[str, Any]
@@ -60,14 +62,15 @@ class Draft:
     tokens: dict[str, list[int]] | None = None
 
 
-def failed(message: str, cause: BaseException) -> InferenceFailed:
+def inference_failed(message: str, cause: BaseException) -> InferenceFailed:
+    """The error, with its cause for the log."""
     failure = InferenceFailed(message)
     failure.__cause__ = cause
     return failure
 
 
-def own_error(step: Callable[..., Any], *args: Any) -> Any:
-    """What the step makes of an input, or the error that is this input's own."""
+def or_input_error(step: Callable[..., Any], *args: Any) -> Any:
+    """What the step returns, or the error that is this input's own."""
     try:
         return step(*args)
     except PipelineServerError as error:
@@ -77,102 +80,104 @@ def own_error(step: Callable[..., Any], *args: Any) -> Any:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the tokenizer's Rust is no `Exception`, and costs one input only
-        return failed("This input could not be prepared.", error)
+        return inference_failed("This input could not be prepared.", error)
 
 
-class Tick(StoppingCriteria):  # type: ignore[misc]
-    """Stops nothing: it tells after each token that the call goes on."""
+class Preprocessor:
+    """The preprocessing of one pipeline, and its postprocessing. Plain blocking calls, for one thread at a time.
 
-    def __init__(self, preparation: "Preparation") -> None:
-        self._preparation = preparation
-
-    def __repr__(self) -> str:
-        return "Tick()"  # that of any row will do for a whole pass
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
-        self._preparation.on_progress()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
-class Preparation:
-    """The first stages of one pipeline. Plain blocking calls, for one thread at a time.
-
-    The parts that kinds of input have of their own: `given`, `together`, `rows`, `sample`.
+    Kinds of input override `pipeline_parameters`, `adapt_input`, `tokenize_batch`, `model_inputs`, `warmup_input` and
+    `make_postprocess`. Nothing here runs the model: that thread may be busy with another batch.
     """
 
-    by_shape = False  # whether rows share a pass by their shapes, without padding
-    why_alone: str | None = None  # why they share none
-    writes = False  # whether the model writes on
+    by_shape = False  # whether model inputs share a pass by equal shapes, without padding
+    strategy: BatchStrategy | None = None  # the one way to share passes, where the start need not find it out
+    generates = False  # whether the model generates tokens
+    encodes_text = True  # whether the model encodes padded token sequences, which optimizations of encoders are for
+    scores_vocabulary = False  # whether its head computes a score for each word of the vocabulary
+    positions_read: PositionsRead | None = None  # where the pipeline reads the output, if not at every position
 
     def __init__(self, pipe: Pipeline, limits: Limits) -> None:
         self.pipe = pipe
         self.limits = limits
         self.task: str = pipe.task
         self.max_tokens: int | None = None
-        self.chunked = isinstance(pipe, ChunkPipeline)
-        self.tick = StoppingCriteriaList([Tick(self)])  # for models that write
-        self.on_progress: Callable[[], None] = lambda: None  # a long call tells that it goes on
+        self.is_chunked = isinstance(pipe, ChunkPipeline)
 
-    def __call__(self, work: Sequence[Work]) -> list[PreparedInput | PipelineServerError]:
-        """Check and preprocess each input by itself: ready for the model, or its own error."""
-        drafts = [own_error(self._draft, *item) for item in work]
-        self.together([draft for draft in drafts if isinstance(draft, Draft)])
+    def __call__(
+        self, inputs: Sequence[RawInput], heartbeat: Heartbeat = no_heartbeat
+    ) -> list[PreparedInput | PipelineServerError]:
+        """Check and preprocess each input by itself: ready for the model, or its own error.
+
+        `heartbeat` is called after each input that may take long.
+        """
+        checked = [or_input_error(self.check, *item) for item in inputs]
+        self.tokenize_batch([item for item in checked if isinstance(item, CheckedInput)])
         prepared = []
-        for draft in drafts:
-            prepared.append(own_error(self.finish, draft) if isinstance(draft, Draft) else draft)
-            if isinstance(draft, Draft) and self.takes_long(draft):
-                self.on_progress()
+        for item in checked:
+            prepared.append(or_input_error(self.build, item) if isinstance(item, CheckedInput) else item)
+            if isinstance(item, CheckedInput) and self.is_slow(item):
+                heartbeat()
         return prepared
 
-    def _draft(self, value: Any, parameters: Mapping[str, Any]) -> Draft:
-        pipe = self.pipe
-        preprocess, forward, postprocess = pipe._sanitize_parameters(**self.given(value, parameters))
-        return Draft(
-            self.taken(value, parameters),
-            parameters,
-            {**pipe._preprocess_params, **preprocess},
-            {**pipe._forward_params, **forward},
-            {**pipe._postprocess_params, **postprocess},
-        )
+    def check(self, value: Any, parameters: Mapping[str, Any]) -> CheckedInput:
+        """The input with the parameters of each stage. Raises `Rejected` or `TooLarge`."""
+        stages = internals.stage_parameters(self.pipe, self.pipeline_parameters(value, parameters))
+        return CheckedInput(self.adapt_input(value, parameters), parameters, *stages)
 
-    def finish(self, draft: Draft) -> PreparedInput:
-        """The draft, ready for the model."""
-        rows = list(self.rows(draft))
-        return PreparedInput(rows, draft.parameters, draft.postprocess, self.identity(draft))
+    def build(self, checked: CheckedInput) -> PreparedInput:
+        """The checked input, ready for the model. Raises `Rejected` or `TooLarge`."""
+        model_inputs = list(self.model_inputs(checked))
+        return PreparedInput(model_inputs, checked.parameters, checked.postprocess, self.dedup_key(checked))
 
-    def made(self, draft: Draft, value: Any) -> Iterable[Any]:
+    def run_preprocess(self, checked: CheckedInput, value: Any) -> Iterable[Any]:
         """What the pipeline's `preprocess` makes of an input; chunks come one by one, so that too many stop early."""
-        made = self.pipe.preprocess(value, **draft.preprocess)
-        return made if self.chunked else [made]
+        outputs = self.pipe.preprocess(value, **checked.preprocess)
+        return outputs if self.is_chunked else [outputs]
 
-    def identity(self, draft: Draft) -> object:
-        return (repr(draft.input), repr(sorted(draft.parameters.items())))
+    def dedup_key(self, checked: CheckedInput) -> Hashable:
+        """Equal for inputs that have equal results."""
+        return (repr(checked.input), repr(sorted(checked.parameters.items())))
 
     # What kinds of input have of their own
 
-    def describe(self) -> dict[str, object]:
-        """What `/info` says of it."""
-        return {}
+    def describe(self, info: ModelInfo) -> ModelInfo:
+        """The model's information, with what this kind of input adds."""
+        return info
 
-    def taken(self, value: Any, parameters: Mapping[str, Any]) -> Any:
-        """What is prepared in its place."""
+    def adapt_input(self, value: Any, parameters: Mapping[str, Any]) -> Any:
+        """The value that is preprocessed in place of the input."""
         return value
 
-    def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    def pipeline_parameters(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """The pipeline's parameters. Raises `Rejected` or `TooLarge` for what would fail, or cost too much, later."""
         return parameters
 
-    def together(self, drafts: Sequence[Draft]) -> None:
-        """What can be done for many at once."""
+    def tokenize_batch(self, batch: Sequence[CheckedInput]) -> None:
+        """What can be done for many inputs at once."""
 
-    def takes_long(self, draft: Draft) -> bool:
-        """Whether preparing it may take a while."""
+    def is_slow(self, checked: CheckedInput) -> bool:
+        """Whether preprocessing this input may take long."""
         return True
 
-    def rows(self, draft: Draft) -> Iterable[Row]:
-        """Raises `Rejected` or `TooLarge`."""
+    def model_inputs(self, checked: CheckedInput) -> Iterable[ModelInput]:
+        """What the model is given for this input. Raises `Rejected` or `TooLarge`."""
         raise NotImplementedError
 
-    def sample(self, words: int) -> Work:
+    def warmup_input(self, words: int) -> RawInput:
         """An input that the pipeline takes, about as long as a text of so many words; always the same."""
         raise NotImplementedError
+
+    # Outputs
+
+    def make_postprocess(self, pipe: Pipeline) -> Postprocess:
+        """From model outputs and postprocess parameters to the result: the pipeline's own, as far as JSON has it.
+
+        `pipe` is a copy for the thread that runs it, with a tokenizer of its own.
+        """
+        postprocess: Postprocess = pipe.postprocess
+        return postprocess
+
+    def numbers_read(self, model_input: ModelInput, outputs: Any) -> torch.Tensor:
+        """The numbers of a model's outputs that the postprocess reads, `[numbers]` or `[positions, numbers]`."""
+        return flatten_outputs(outputs)

@@ -1,56 +1,172 @@
-"""What the fill-mask pipeline makes of a model's scores, in two thirds of the time: guesses, each with its text.
+"""Fill-mask: texts with masked tokens, and the predictions for each mask.
 
-Its output equals `FillMaskPipeline.postprocess` to the last bit. It must never know requests, batches or HTTP.
+The result equals `FillMaskPipeline.postprocess` to the last bit, in two thirds of its time. It must never know
+requests, batches or HTTP.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from transformers.pipelines.base import Pipeline
+from transformers.pipelines.fill_mask import FillMaskPipeline
+
+from pipeline_webserver.errors import Rejected, TooLarge
+from pipeline_webserver.inference import internals
+from pipeline_webserver.inference.model_inputs import Limits, ModelInput, RawInput
+from pipeline_webserver.inference.preprocessing.base import BatchPostprocess, CheckedInput, Postprocess
+from pipeline_webserver.inference.preprocessing.text import TextPreprocessor, warmup_words
+from pipeline_webserver.model_info import ModelInfo
+
+# Over all masks of one input: each prediction is decoded with the whole text.
+MAX_PREDICTIONS_OF_ONE_INPUT = 4_096
 
 
-class FillMask:
-    """The postprocess of one pipeline. What a token reads as is decoded once, not once for each guess."""
+def predictions_per_mask(parameters: Mapping[str, Any]) -> int:
+    """As the fill-mask pipeline counts: five by default, and no more than there are targets."""
+    top_k: int = parameters.get("top_k", 5)
+    targets = parameters.get("targets")
+    return top_k if targets is None else min(top_k, len(targets))
+
+
+class FillMaskPreprocessor(TextPreprocessor):
+    """Texts with masked tokens."""
+
+    truncation: ClassVar[Mapping[str, object]] = {"tokenizer_kwargs": {"truncation": True}}
+    scores_vocabulary = True
+
+    def __init__(self, pipe: Pipeline, limits: Limits) -> None:
+        super().__init__(pipe, limits)
+        self._mask_id: int = pipe.tokenizer.mask_token_id
+        self.positions_read = self._is_mask
+
+    def _is_mask(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return input_ids == self._mask_id
+
+    def describe(self, info: ModelInfo) -> ModelInfo:
+        max_top_k = min(self.pipe.model.config.vocab_size, MAX_PREDICTIONS_OF_ONE_INPUT)
+        return replace(info, mask_token=self.pipe.tokenizer.mask_token, max_top_k=max_top_k)
+
+    def warmup_input(self, words: int) -> RawInput:
+        text = warmup_words(words)
+        for _ in range(1 + words // 20):
+            text.insert(words // 2, self.pipe.tokenizer.mask_token)
+        return " ".join(text), {}
+
+    def tensors(self, checked: CheckedInput) -> Iterable[Any]:
+        """The pipeline itself rejects a text without a mask."""
+        if checked.tokens is not None and self._mask_id not in checked.tokens["input_ids"]:
+            checked.tokens = None
+        return super().tensors(checked)
+
+    def model_inputs(self, checked: CheckedInput) -> Iterable[ModelInput]:
+        inputs = list(super().model_inputs(checked))
+        self._check_predictions(inputs[0], checked.parameters)
+        return inputs
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        words = self.pipe.model.config.vocab_size
+        if predictions_per_mask(parameters) > words:
+            raise Rejected(f"Parameter 'top_k' is over the {words} words the model knows.")
+
+    def _check_predictions(self, model_input: ModelInput, parameters: Mapping[str, Any]) -> None:
+        """Raises `TooLarge`."""
+        per_mask = predictions_per_mask(parameters)
+        if model_input.num_tokens * per_mask <= MAX_PREDICTIONS_OF_ONE_INPUT:  # there are no more masks than tokens
+            return
+        predictions = per_mask * int(self._is_mask(model_input.tensors["input_ids"]).sum())
+        if predictions > MAX_PREDICTIONS_OF_ONE_INPUT:
+            limit = f"the server makes {MAX_PREDICTIONS_OF_ONE_INPUT}"
+            raise TooLarge(f"The input asks for {predictions} predictions; {limit}.")
+
+    def make_postprocess(self, pipe: Pipeline) -> Postprocess:
+        return FillMaskPostprocessor(pipe) if type(pipe) is FillMaskPipeline else super().make_postprocess(pipe)
+
+    def numbers_read(self, model_input: ModelInput, outputs: Any) -> torch.Tensor:
+        scores: torch.Tensor = outputs["logits"][self._is_mask(model_input.tensors["input_ids"])]
+        return scores
+
+
+class FillMaskPostprocessor(BatchPostprocess):
+    """The postprocess of one pipeline, for many inputs at once: one softmax and one search for the best scores.
+
+    The text of a token is decoded once, not once for each prediction.
+    """
 
     def __init__(self, pipe: Pipeline) -> None:
         self.tokenizer = pipe.tokenizer
-        self._mask: int = pipe.tokenizer.mask_token_id
-        self._pad: int | None = pipe.tokenizer.pad_token_id
-        self._text = lru_cache(4096)(lambda token: pipe.tokenizer.decode([token]))
+        self._mask_id: int = pipe.tokenizer.mask_token_id
+        self._pad_id: int | None = pipe.tokenizer.pad_token_id
+        self._token_text = lru_cache(4096)(lambda token: pipe.tokenizer.decode([token]))
 
-    def __call__(self, outputs: Mapping[str, Any], top_k: int = 5, target_ids: Any = None) -> list[Any]:
-        """`outputs` of one row: `input_ids` `[1, tokens]`, `logits` `[1, tokens, vocabulary]`.
+    def __call__(self, outputs: Any, top_k: int = 5, target_ids: Any = None, **parameters: Any) -> list[Any]:
+        """The best `top_k` predictions, a dictionary each, among `target_ids` if given; for several masks a list of
+        lists.
 
-        The best `top_k` guesses, a dictionary each, among `target_ids` if given; for several masks a list of lists.
+        `outputs` of one input: `input_ids` `[1, tokens]`, `logits` `[1, tokens, vocabulary]`.
         """
-        ids: list[int] = outputs["input_ids"][0].tolist()
-        masks = [position for position, token in enumerate(ids) if token == self._mask]
-        read = slice(masks[0], masks[0] + 1) if len(masks) == 1 else masks  # the usual one without a copy
-        probabilities = outputs["logits"][0, read].softmax(dim=-1)
+        ids, masks = self._masks(outputs)
+        positions = slice(masks[0], masks[0] + 1) if len(masks) == 1 else masks  # the usual single mask without a copy
+        probabilities = outputs["logits"][0, positions].softmax(dim=-1)
         if target_ids is not None:
             probabilities = probabilities[..., target_ids]
             top_k = min(top_k, len(target_ids))
         scores, best = probabilities.topk(top_k)
-        guesses = best.tolist() if target_ids is None else [[int(target_ids[i]) for i in row] for row in best.tolist()]
+        tokens = best.tolist() if target_ids is None else [[int(target_ids[i]) for i in row] for row in best.tolist()]
+        return self._results(ids, masks, tokens, scores.tolist())
+
+    def batch(self, batch: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[list[Any]]:
+        """The results of many inputs with equal parameters, without targets: the same to the last bit."""
+        top_k: int = batch[0][1].get("top_k", 5)
+        rows = [self._masks(outputs) for outputs, _ in batch]
+        logits = torch.cat([outputs["logits"][0, masks] for (outputs, _), (_, masks) in zip(batch, rows, strict=True)])
+        scores, tokens = (values.tolist() for values in logits.softmax(dim=-1).topk(top_k))
+        results, start = [], 0
+        for ids, masks in rows:
+            end = start + len(masks)
+            results.append(self._results(ids, masks, tokens[start:end], scores[start:end]))
+            start = end
+        return results
+
+    def batch_key(self, parameters: Mapping[str, Any]) -> Hashable | None:
+        return None if "target_ids" in parameters else parameters.get("top_k", 5)
+
+    def _masks(self, outputs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        """The token ids of an input, and the positions of its masks."""
+        ids: list[int] = outputs["input_ids"][0].tolist()
+        return ids, [position for position, token in enumerate(ids) if token == self._mask_id]
+
+    def _results(
+        self,
+        ids: Sequence[int],
+        masks: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        scores: Sequence[Sequence[float]],
+    ) -> list[Any]:
         results = [
-            self._guessed(ids, mask, tokens, values, only=len(masks) == 1)
-            for mask, tokens, values in zip(masks, guesses, scores.tolist(), strict=True)
+            self._predictions(ids, mask, mask_tokens, mask_scores, skip_special=len(masks) == 1)
+            for mask, mask_tokens, mask_scores in zip(masks, tokens, scores, strict=True)
         ]
         return results[0] if len(masks) == 1 else results
 
-    def _guessed(
-        self, ids: Sequence[int], mask: int, tokens: Sequence[int], scores: Sequence[float], *, only: bool
+    def _predictions(
+        self, ids: Sequence[int], mask: int, tokens: Sequence[int], scores: Sequence[float], *, skip_special: bool
     ) -> list[dict[str, object]]:
-        """Special tokens stay where there are several masks: the others would be gone from the text."""
-        pad, decode = self._pad, self.tokenizer.decode
+        """Special tokens stay where there are several masks: the other masks would be missing from the text."""
+        pad = self._pad_id
         before, after = ([i for i in part if i != pad] for part in (ids[:mask], ids[mask + 1 :]))
         return [
             {
                 "score": score,
                 "token": token,
-                "token_str": self._text(token),
-                "sequence": decode([*before, *([token] if token != pad else []), *after], skip_special_tokens=only),
+                "token_str": self._token_text(token),
+                "sequence": internals.decode(
+                    self.tokenizer,
+                    [*before, *([token] if token != pad else []), *after],
+                    skip_special_tokens=skip_special,
+                ),
             }
             for token, score in zip(tokens, scores, strict=True)
         ]

@@ -1,13 +1,14 @@
-"""Texts: from a text, a pair, or tokens to rows of tokens for the model.
+"""Texts: from a text, a pair of texts, or token ids to model inputs.
 
-Where the pipeline's `preprocess` is one call of the tokenizer, the texts that came together share it. It must never
+Where the pipeline's `preprocess` is one call of the tokenizer, the texts that arrived together share it. It must never
 know requests or HTTP.
 """
 
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from transformers import TokenizersBackend
@@ -17,29 +18,25 @@ from transformers.pipelines.fill_mask import FillMaskPipeline
 from transformers.pipelines.text_classification import TextClassificationPipeline
 
 from pipeline_webserver.errors import Rejected, TooLarge
-from pipeline_webserver.inference.forward import Row
-from pipeline_webserver.inference.preprocessing.base import Draft, Limits, Preparation, PreparedInput, Work
+from pipeline_webserver.inference.model_inputs import Limits, ModelInput, PreparedInput, RawInput
+from pipeline_webserver.inference.preprocessing.base import CheckedInput, Preprocessor
+from pipeline_webserver.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
-# How each pipeline is told to cut long texts. The others cut without being told.
-TRUNCATION: dict[str, dict[str, object]] = {
-    "fill-mask": {"tokenizer_kwargs": {"truncation": True}},
-    "text-classification": {"truncation": True},
-    "feature-extraction": {"truncation": True},
-}
-# What one input may ask for, so that a few bytes cannot cost minutes: tokens over all its chunks, and guesses over all
-# its masks (each is decoded with the whole text).
-MOST_TOKENS_OF_ONE_INPUT = 16_384
-MOST_GUESSES_OF_ONE_INPUT = 4_096
-MOST_CHARACTERS_OF_ONE_INPUT = 2**20
-# Texts up to this are tokenised at once. Of longer ones the beginning is looked at first: so many characters for each
-# token that the model takes are far too many, but for spaces and the like.
-SHORT_CHARACTERS, CHARACTERS_OF_A_TOKEN = 4_096, 32
-# Those whose `preprocess` is one call of the tokenizer; fill-mask then looks for a mask.
-ONE_CALL = (FillMaskPipeline, TextClassificationPipeline, FeatureExtractionPipeline)
-# What samples are made of.
-WORDS = (
+# What one input may cost, so that a few bytes cannot take minutes: characters over all its labels, and tokens over all
+# its chunks or labels.
+MAX_CHARACTERS_OF_ONE_INPUT = 2**20
+MAX_TOKENS_OF_ONE_INPUT = 16_384
+# Texts up to this are tokenized at once. Of longer ones the beginning is tokenized first: so many characters for each
+# token that the model takes are far too many, except for spaces and the like.
+SHORT_CHARACTERS, CHARACTERS_PER_TOKEN = 4_096, 32
+# The pipelines whose `preprocess` is one call of the tokenizer; fill-mask then looks for a mask.
+SINGLE_CALL = (FillMaskPipeline, TextClassificationPipeline, FeatureExtractionPipeline)
+# What tokenizers without a limit report is beyond this.
+NO_LIMIT = 10**9
+# What warm-up inputs are made of.
+WORDS = [
     "the",
     "a",
     "of",
@@ -58,14 +55,14 @@ WORDS = (
     "be",
     "at",
     "by",
-)
+]
 
 
-def most_tokens(pipe: Pipeline) -> int | None:
+def max_input_tokens(pipe: Pipeline) -> int | None:
     """The longest input the model takes, in tokens; None where there is no such limit.
 
-    A table of positions has the last word: past its end a forward pass fails. Models of the RoBERTa family leave its
-    first rows unused, up to the padding index. Without a table it is what the tokenizer says.
+    A table of positions decides: past its end a forward pass fails. Models of the RoBERTa family leave its first rows
+    unused, up to the padding index. Without a table it is the tokenizer's limit.
     """
     tables = [
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
@@ -74,189 +71,184 @@ def most_tokens(pipe: Pipeline) -> int | None:
     ]
     if tables:
         return min(tables)
-    said: int = pipe.tokenizer.model_max_length
-    return said if said < 10**9 else None
+    limit: int = pipe.tokenizer.model_max_length
+    return limit if limit < NO_LIMIT else None
 
 
-def guesses_at_a_mask(parameters: Mapping[str, Any]) -> int:
-    """As the fill-mask pipeline counts: five unless told, and no more than there are targets."""
-    guesses: int = parameters.get("top_k", 5)
-    targets = parameters.get("targets")
-    return guesses if targets is None else min(guesses, len(targets))
-
-
-def characters_in(value: object) -> int:
-    """Of a text, or of both texts of a pair."""
+def count_characters(value: object) -> int:
+    """Those of a text, or of both texts of a pair."""
     if isinstance(value, dict):
         return sum(map(len, value.values()))
     return len(value) if isinstance(value, str) else 0
 
 
 def is_long(value: object) -> bool:
-    """Whether tokenising it may take a while."""
-    return characters_in(value) > SHORT_CHARACTERS
+    """Whether tokenizing it may take long."""
+    return count_characters(value) > SHORT_CHARACTERS
 
 
 def is_short_text(value: object) -> TypeGuard[str]:
+    """Whether it is a single text that is tokenized at once."""
     return isinstance(value, str) and not is_long(value)
 
 
-def words_of(count: int) -> list[str]:
+def first_token(input_ids: torch.Tensor) -> torch.Tensor:
+    """The positions that a classifier reads, `[rows, padded]`: the first token stands for the text."""
+    is_read = torch.zeros_like(input_ids, dtype=torch.bool)
+    is_read[:, 0] = True
+    return is_read
+
+
+def warmup_words(count: int) -> list[str]:
     """So many words, always the same."""
     return random.Random(count).choices(WORDS, k=count)  # noqa: S311 - repeatable, not secret
 
 
-class TextPreparation(Preparation):
-    """Texts and pairs of them."""
+class TextPreprocessor(Preprocessor):
+    """Texts and pairs of texts."""
+
+    # How the pipeline is told to truncate long texts; other pipelines truncate by themselves.
+    truncation: ClassVar[Mapping[str, object]] = {}
 
     def __init__(self, pipe: Pipeline, limits: Limits) -> None:
         super().__init__(pipe, limits)
-        self.max_tokens = most_tokens(pipe)
+        self.max_tokens = max_input_tokens(pipe)
         if limits.truncate and self.max_tokens is not None:
             pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, self.max_tokens)
-        self._one_call = type(pipe) in ONE_CALL and isinstance(pipe.tokenizer, TokenizersBackend)
+        self._is_single_call = type(pipe) in SINGLE_CALL and isinstance(pipe.tokenizer, TokenizersBackend)
 
-    def given(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        given = {**TRUNCATION.get(self.task, {}), **parameters} if self.limits.truncate else parameters
-        self._check_parameters(given)
-        self._check_characters(value, given)
-        return given
+    def pipeline_parameters(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        pipeline_parameters = {**self.truncation, **parameters} if self.limits.truncate else parameters
+        self.check_parameters(pipeline_parameters)
+        self.check_characters(value, pipeline_parameters)
+        return pipeline_parameters
 
-    def takes_long(self, draft: Draft) -> bool:
-        return is_long(draft.input)
+    def is_slow(self, checked: CheckedInput) -> bool:
+        return is_long(checked.input)
 
-    def describe(self) -> dict[str, object]:
-        return {"max_stride": self.most_stride} if self.task == "token-classification" else {}
-
-    def sample(self, words: int) -> Work:
-        labels = {"candidate_labels": ["test"]} if self.task == "zero-shot-classification" else {}
-        return " ".join(words_of(words)), labels
+    def warmup_input(self, words: int) -> RawInput:
+        return " ".join(warmup_words(words)), {}
 
     # Tokens
 
-    def together(self, drafts: Sequence[Draft]) -> None:
-        """One call of the tokenizer for all short texts that are to be cut alike, in half the time of one for each."""
-        alike: dict[object, list[Draft]] = {}
-        for draft in drafts:
-            if self._one_call and is_short_text(draft.input):
-                alike.setdefault(self.alike(draft), []).append(draft)
-        for group in alike.values():
+    def tokenize_batch(self, batch: Sequence[CheckedInput]) -> None:
+        """One call of the tokenizer for all short texts with equal options, in half the time of a call for each."""
+        groups: dict[Hashable, list[CheckedInput]] = {}
+        for checked in batch:
+            if self._is_single_call and is_short_text(checked.input):
+                groups.setdefault(self.tokenize_key(checked), []).append(checked)
+        for group in groups.values():
             if len(group) > 1:
                 options = group[0].preprocess
-                self.tokenise_alike(group, options.get("tokenizer_kwargs", options))
+                self.tokenize_group(group, options.get("tokenizer_kwargs", options))
 
-    def alike(self, draft: Draft) -> object:
-        """Equal for texts that are to be cut alike."""
-        return repr(draft.preprocess)
+    def tokenize_key(self, checked: CheckedInput) -> Hashable:
+        """Equal for texts that are tokenized with equal options."""
+        return repr(checked.preprocess)
 
-    def tokenise_alike(self, drafts: Sequence[Draft], options: dict[str, Any]) -> None:
+    def tokenize_group(self, group: Sequence[CheckedInput], options: dict[str, Any]) -> None:
+        """Tokenize texts with equal options. If that fails, each is tokenized by itself later, with its own error."""
         try:
-            tokens = self.pipe.tokenizer([draft.input for draft in drafts], **options)
+            tokens = self.pipe.tokenizer([checked.input for checked in group], **options)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # whatever one of them did; by itself, each will tell
-            logger.debug("Tokenising %d together failed: %s", len(drafts), error)
+        except BaseException as error:  # a panic in the tokenizer's Rust is no `Exception`
+            logger.debug("Tokenizing %d texts together failed: %s", len(group), error)
             return
-        for index, draft in enumerate(drafts):
-            draft.tokens = {name: values[index] for name, values in tokens.items()}
+        for index, checked in enumerate(group):
+            checked.tokens = {name: values[index] for name, values in tokens.items()}
 
-    def rows(self, draft: Draft) -> Iterable[Row]:
-        rows: list[Row] = []
-        for inputs in self.preprocessed(draft):
-            rows.append(Row(inputs, draft.forward, int(inputs["input_ids"].shape[1])))
-            self._check_size(rows)
-        return rows
+    def model_inputs(self, checked: CheckedInput) -> Iterable[ModelInput]:
+        inputs: list[ModelInput] = []
+        lengths: list[int] = []
+        for tensors in self.tensors(checked):
+            lengths.append(int(tensors["input_ids"].shape[1]))
+            self._check_lengths(lengths)
+            inputs.append(self.model_input(tensors, lengths[-1], checked))
+        return inputs
 
-    def preprocessed(self, draft: Draft) -> Iterable[Any]:
-        """What `preprocess` of the pipeline makes of the text."""
-        if draft.tokens is None:
-            return self.made(draft, draft.input)
-        return [{name: torch.tensor([values]) for name, values in draft.tokens.items()}]
+    def model_input(self, tensors: Mapping[str, Any], tokens: int, checked: CheckedInput) -> ModelInput:
+        """One model input of these tensors."""
+        return ModelInput(tensors, checked.forward, tokens)
 
-    # Checks
+    def tensors(self, checked: CheckedInput) -> Iterable[Any]:
+        """What the pipeline's `preprocess` makes of the text: tensors `[1, tokens]` by name, for each chunk."""
+        if checked.tokens is None:
+            return self.run_preprocess(checked, checked.input)
+        return [{name: torch.tensor([values]) for name, values in checked.tokens.items()}]
 
-    @property
-    def most_stride(self) -> int:
-        """Half of the model's length: the nearer to a whole chunk, the more chunks, without end."""
-        return min(int(self.pipe.tokenizer.model_max_length), MOST_TOKENS_OF_ONE_INPUT) // 2
+    # Limits
 
-    def _check_parameters(self, parameters: Mapping[str, Any]) -> None:
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises `Rejected` for what would fail, or cost too much, only later."""
-        if parameters.get("stride", 0) > self.most_stride:
-            raise Rejected(f"Parameter 'stride' is over half of the model's length, {self.most_stride}.")
 
-    def _check_characters(self, value: object, parameters: Mapping[str, Any]) -> None:
-        """Raises `TooLarge` for what would take long only to be tokenised: a second for each half a million characters.
+    def check_characters(self, value: object, parameters: Mapping[str, Any]) -> None:
+        """Raises `TooLarge` for what would take long only to be tokenized: a second for each half a million characters.
 
-        Where a text is not cut, its beginning may tell already. A zero-shot text is tokenised anew for each label.
+        Where a text is not truncated, its beginning may suffice to reject it.
         """
         if not is_long(value):
             return
-        characters = characters_in(value) * max(1, len(parameters.get("candidate_labels", ())))
-        if characters > MOST_CHARACTERS_OF_ONE_INPUT:
-            most = f"the server takes {MOST_CHARACTERS_OF_ONE_INPUT}"
-            raise TooLarge(f"The input has {characters} characters, counted for each label; {most}.")
-        is_cut = self.limits.truncate or parameters.get("truncation")
-        if self._one_call and self.max_tokens is not None and not is_cut and isinstance(value, str):
-            tokens = len(self.pipe.tokenizer(value[: CHARACTERS_OF_A_TOKEN * self.max_tokens])["input_ids"])
+        characters = count_characters(value) * self.tokenizations(parameters)
+        if characters > MAX_CHARACTERS_OF_ONE_INPUT:
+            limit = f"the server takes {MAX_CHARACTERS_OF_ONE_INPUT}"
+            raise TooLarge(f"The input has {characters} characters, counted for each label; {limit}.")
+        is_truncated = self.limits.truncate or parameters.get("truncation")
+        if self._is_single_call and self.max_tokens is not None and not is_truncated and isinstance(value, str):
+            tokens = len(self.pipe.tokenizer(value[: CHARACTERS_PER_TOKEN * self.max_tokens])["input_ids"])
             if tokens > 2 * self.max_tokens:
                 raise TooLarge(f"The input has over {tokens} tokens; the model takes at most {self.max_tokens}.")
 
-    def _check_size(self, rows: Sequence[Row]) -> None:
-        """Raises `TooLarge` or `Rejected`."""
-        last, total = rows[-1].length, sum(row.length for row in rows)
+    def tokenizations(self, parameters: Mapping[str, Any]) -> int:
+        """How many times the text is tokenized."""
+        return 1
+
+    def _check_lengths(self, lengths: Sequence[int]) -> None:
+        """Raises `TooLarge` or `Rejected` by the tokens of the last model input, and of all of them."""
+        last, total = lengths[-1], sum(lengths)
         if last == 0:
             raise Rejected("The input has no tokens.")
         if self.max_tokens is not None and last > self.max_tokens:
             raise TooLarge(f"The input has {last} tokens; the model takes at most {self.max_tokens}.")
-        if len(rows) > 1 and total > MOST_TOKENS_OF_ONE_INPUT:
-            raise TooLarge(f"The input makes over {total - last} tokens; the server takes {MOST_TOKENS_OF_ONE_INPUT}.")
+        if len(lengths) > 1 and total > MAX_TOKENS_OF_ONE_INPUT:
+            raise TooLarge(f"The input makes over {total - last} tokens; the server takes {MAX_TOKENS_OF_ONE_INPUT}.")
 
 
-class ClassifiedPreparation(TextPreparation):
+class TextClassificationPreprocessor(TextPreprocessor):
     """Texts and pairs for a classifier; the result of a text is wrapped unless a number of labels is asked for."""
 
-    def finish(self, draft: Draft) -> PreparedInput:
-        prepared = super().finish(draft)
-        prepared.is_wrapped = isinstance(draft.input, str) and "top_k" not in draft.parameters
+    truncation: ClassVar[Mapping[str, object]] = {"truncation": True}
+    positions_read = staticmethod(first_token)
+
+    def build(self, checked: CheckedInput) -> PreparedInput:
+        prepared = super().build(checked)
+        prepared.is_wrapped = isinstance(checked.input, str) and "top_k" not in checked.parameters
         return prepared
 
 
-class MaskedPreparation(TextPreparation):
-    """Texts with masked tokens."""
+class ZeroShotClassificationPreprocessor(TextPreprocessor):
+    """Texts, each with every label in a hypothesis."""
 
-    def describe(self) -> dict[str, object]:
-        most = min(self.pipe.model.config.vocab_size, MOST_GUESSES_OF_ONE_INPUT)
-        return {"mask_token": self.pipe.tokenizer.mask_token, "max_top_k": most}
+    positions_read = staticmethod(first_token)
 
-    def sample(self, words: int) -> Work:
-        chosen = words_of(words)
-        for _ in range(1 + words // 20):
-            chosen.insert(words // 2, self.pipe.tokenizer.mask_token)
-        return " ".join(chosen), {}
+    def warmup_input(self, words: int) -> RawInput:
+        return " ".join(warmup_words(words)), {"candidate_labels": ["test"]}
 
-    def preprocessed(self, draft: Draft) -> Iterable[Any]:
-        """The pipeline has the word on a text without a mask."""
-        if draft.tokens is not None and self.pipe.tokenizer.mask_token_id not in draft.tokens["input_ids"]:
-            draft.tokens = None
-        return super().preprocessed(draft)
+    def tokenizations(self, parameters: Mapping[str, Any]) -> int:
+        return max(1, len(parameters.get("candidate_labels", ())))
 
-    def rows(self, draft: Draft) -> Iterable[Row]:
-        rows = list(super().rows(draft))
-        self._check_guesses(rows[0], draft.parameters)
-        return rows
 
-    def _check_parameters(self, parameters: Mapping[str, Any]) -> None:
-        super()._check_parameters(parameters)
-        known = self.pipe.model.config.vocab_size
-        if guesses_at_a_mask(parameters) > known:
-            raise Rejected(f"Parameter 'top_k' is over the {known} words the model knows.")
+class TokenClassificationPreprocessor(TextPreprocessor):
+    """Texts in overlapping chunks."""
 
-    def _check_guesses(self, row: Row, parameters: Mapping[str, Any]) -> None:
-        """Raises `TooLarge`."""
-        at_a_mask = guesses_at_a_mask(parameters)
-        if row.length * at_a_mask <= MOST_GUESSES_OF_ONE_INPUT:  # there are no more masks than tokens
-            return
-        guesses = at_a_mask * int((row.inputs["input_ids"] == self.pipe.tokenizer.mask_token_id).sum())
-        if guesses > MOST_GUESSES_OF_ONE_INPUT:
-            raise TooLarge(f"The input asks for {guesses} guesses; the server makes {MOST_GUESSES_OF_ONE_INPUT}.")
+    def describe(self, info: ModelInfo) -> ModelInfo:
+        return replace(info, max_stride=self.max_stride)
+
+    @property
+    def max_stride(self) -> int:
+        """Half of the model's length: the closer the overlap is to a whole chunk, the more chunks, without end."""
+        return min(int(self.pipe.tokenizer.model_max_length), MAX_TOKENS_OF_ONE_INPUT) // 2
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        if parameters.get("stride", 0) > self.max_stride:
+            raise Rejected(f"Parameter 'stride' is over half of the model's length, {self.max_stride}.")

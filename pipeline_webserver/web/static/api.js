@@ -1,47 +1,48 @@
-/* The dealings with the server: requests, the answers' timing, and errors in plain words. It must never know what
-   the page looks like, nor what an answer means. */
+/* The client of the server: requests, the timing of responses, and errors in plain words. It must never know elements,
+   nor what an answer means. */
 
-import { withKey } from "./dom.js";
+import { withApiKey } from "./dom.js";
 
-/** What is said before the server's own words, by its types of errors. */
-const IN_WORDS = {
-  malformed: "The server does not understand this request.",
-  unauthorized: "The server wants an API key.",
+/** What is shown before the server's own message, by its error types. */
+export const EXPLANATIONS = {
+  malformed: "The server cannot parse this request.",
+  unauthorized: "The server requires an API key.",
   too_slow: "The request did not arrive in time.",
-  too_large: "This is more than the server takes.",
-  unsupported_media_type: "The model does not take this kind of file.",
-  rejected: "The model cannot work with this input.",
+  too_large: "The request exceeds a limit of the server.",
+  unsupported_media_type: "The model does not accept this type of file.",
+  rejected: "The model cannot process this input.",
   inference_failed: "The model failed on this input.",
-  overloaded: "The server is full right now.",
+  overloaded: "The server is at capacity.",
   starting: "The server is still starting.",
   draining: "The server is shutting down.",
-  unavailable: "The model is out of order.",
+  unavailable: "The model is unavailable.",
   deadline_exceeded: "There was no answer in time.",
 };
 
-/** An answer that is an error, or none at all. `type` is "network" if the server could not be reached. */
-export class Trouble extends Error {
+/** A request that failed, or that cannot be sent. `type` is "network" if the server could not be reached. */
+export class RequestError extends Error {
   /**
    * @param {string} type
-   * @param {string} words the server's own
+   * @param {string} message  the server's own
    * @param {number} [status]
    * @param {number | null} [retryAfterS]
    */
-  constructor(type, words, status = 0, retryAfterS = null) {
-    super(words);
+  constructor(type, message, status = 0, retryAfterS = null) {
+    super(message);
     Object.assign(this, { type, status, retryAfterS });
   }
 
-  /** For the person who has to act. */
+  /** What happened and what to do, for the user. */
   get sentences() {
-    const told = IN_WORDS[this.type] ? [IN_WORDS[this.type], this.message] : [this.message];
-    if (this.retryAfterS !== null) told.push(`Try again in ${this.retryAfterS} s.`);
-    return told;
+    const sentences = [this.message];
+    if (EXPLANATIONS[this.type]) sentences.unshift(EXPLANATIONS[this.type]);
+    if (this.retryAfterS !== null) sentences.push(`Try again in ${this.retryAfterS} s.`);
+    return sentences;
   }
 }
 
 /**
- * @typedef {{queue?: number, model?: number, total?: number, batch?: number}} Timing  milliseconds, and requests in a batch
+ * @typedef {{queue?: number, model?: number, total?: number, batch?: number}} Timing  milliseconds, and the batch size
  */
 
 /**
@@ -49,49 +50,49 @@ export class Trouble extends Error {
  * @param {string | null} header
  * @returns {Timing}
  */
-export function timingOf(header) {
+export function parseTiming(header) {
   const timing = {};
   for (const part of (header ?? "").split(",")) {
-    const found = /^\s*(\w+)\s*;\s*(?:dur=([\d.]+)|desc="(\d+)")/.exec(part);
-    if (found) timing[found[1]] = Number(found[2] ?? found[3]);
+    const match = /^\s*(\w+)\s*;\s*(?:dur=([\d.]+)|desc="(\d+)")/.exec(part);
+    if (match) timing[match[1]] = Number(match[2] ?? match[3]);
   }
   return timing;
 }
 
-/** The error in an answer. */
-async function troubleIn(response) {
-  const wait = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
-  const retryAfterS = Number.isNaN(wait) ? null : wait;
+/** The error in a response. */
+async function errorOf(response) {
+  const seconds = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
+  const retryAfterS = Number.isNaN(seconds) ? null : seconds;
   try {
     const { error, error_type: type } = await response.json();
-    return new Trouble(String(type), String(error), response.status, retryAfterS);
+    return new RequestError(String(type), String(error), response.status, retryAfterS);
   } catch {
-    const words = `The answer has status ${response.status} and is not from the model: something stands between.`;
-    return new Trouble("unknown", words, response.status, retryAfterS);
+    const message = `The response has status ${response.status} and does not come from the server, but from a proxy.`;
+    return new RequestError("unknown", message, response.status, retryAfterS);
   }
 }
 
-/** A response that is no error. Raises `Trouble`, or an `AbortError` once the signal says so. */
-async function ask(path, options = {}) {
+/** A successful response. Throws `RequestError`, or an `AbortError` when the signal aborts. */
+async function send(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: withKey(options.headers) });
+    response = await fetch(path, { ...options, headers: withApiKey(options.headers) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Trouble("network", "The server cannot be reached. Is it running, and is this device online?");
+    throw new RequestError("network", "The server cannot be reached. Is it running, and is this device online?");
   }
-  if (!response.ok) throw await troubleIn(response);
+  if (!response.ok) throw await errorOf(response);
   return response;
 }
 
-/** What the server says of itself. */
-export async function info() {
-  return (await ask("info")).json();
+/** The model, the limits and the optimizations. */
+export async function fetchInfo() {
+  return (await send("info")).json();
 }
 
 /** Prometheus text. */
-export async function metrics() {
-  return (await ask("metrics")).text();
+export async function fetchMetrics() {
+  return (await send("metrics")).text();
 }
 
 /**
@@ -102,7 +103,7 @@ export async function metrics() {
  */
 export async function infer(request, signal) {
   const started = performance.now();
-  const response = await ask(".", {
+  const response = await send(".", {
     method: "POST",
     body: request.body,
     headers: { "Content-Type": request.type },
@@ -110,5 +111,5 @@ export async function infer(request, signal) {
   });
   const answer = await response.json();
   const elapsedMs = performance.now() - started;
-  return { answer, timing: timingOf(response.headers.get("server-timing")), elapsedMs };
+  return { answer, timing: parseTiming(response.headers.get("server-timing")), elapsedMs };
 }

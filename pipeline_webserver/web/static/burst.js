@@ -1,123 +1,118 @@
-/* The demonstration of batching: many different inputs one after the other, at once, and in lists, with what each
-   way took and the batches they rode in. It must never know how an answer looks. */
+/* The demonstration of batching: many different inputs one after the other, concurrently, and in lists, with the time
+   and the batch sizes of each mode. It must never know tasks, nor how an answer looks. */
 
 import { infer } from "./api.js";
-import { callOf, formOf, requestOf } from "./calls.js";
+import { jsonForm, requestOf } from "./calls.js";
 
 export const REQUESTS = 200;
-/** One after the other no more are sent than this, nor for longer; the rest is extrapolated. */
-const [MOST_ALONE, MOST_ALONE_MS] = [20, 4000];
+/** One after the other, no more requests than this are sent, nor for longer; the rest is extrapolated. */
+const [MAX_SEQUENTIAL, MAX_SEQUENTIAL_MS] = [20, 4000];
 /** Requests that wait in the browser for one of its connections; without HTTP/2 there are six. */
-const AT_ONCE = 32;
-const MOST_TRIES = 10;
+const CONCURRENCY = 32;
+const MAX_TRIES = 10;
 
 /**
- * The same values, each time a little different: equal inputs of a batch are computed once.
+ * The same values, with a number behind the one of this name: equal inputs of a batch are computed once.
  * @param {import("./calls.js").Values} values
+ * @param {string} name
  * @param {number} count
  */
-export function varied(values, count) {
-  const name = "question" in values ? "question" : "text";
+export function numbered(values, name, count) {
   return Array.from({ length: count }, (_, index) => ({ ...values, [name]: `${values[name]} ${index + 1}` }));
 }
 
-/** Consecutive parts of at most so many. */
-export function parts(items, most) {
-  const count = Math.ceil(items.length / most);
-  return Array.from({ length: count }, (_, index) => items.slice(index * most, (index + 1) * most));
+/** Consecutive parts of at most so many items. */
+export function chunks(items, size) {
+  const count = Math.ceil(items.length / size);
+  return Array.from({ length: count }, (_, index) => items.slice(index * size, (index + 1) * size));
 }
 
 /**
- * How one way of sending went.
- * @typedef {Object} Way
+ * The measurement of one mode of sending.
+ * @typedef {Object} Mode
  * @property {string} name
  * @property {number} ms  for all the inputs, extrapolated if fewer were sent
  * @property {number} inputs
  * @property {number} sent
- * @property {number} refused  answers that were 503 and tried again
- * @property {Map<number, number>} sizes  how many requests rode in a batch of that size
+ * @property {number} retried  responses with status 503, after which the request was sent again
+ * @property {Map<number, number>} sizes  the number of requests by the size of their batch
  */
 
 const wait = (ms, signal) =>
-  new Promise((done, fail) => {
-    const timer = setTimeout(done, ms);
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
     signal.addEventListener("abort", () => {
       clearTimeout(timer);
-      fail(signal.reason);
+      reject(signal.reason);
     });
   });
 
 export class Burst {
   /**
-   * @param {string} task
-   * @param {import("./calls.js").Values} values
-   * @param {number} mostInputs  in one request
+   * @param {import("./calls.js").Call[]} calls
+   * @param {number} maxInputs  in one request
    * @param {AbortSignal} signal
    */
-  constructor(task, values, mostInputs, signal) {
-    this.calls = varied(values, REQUESTS).map((each) => callOf(task, each));
-    this.mostInputs = mostInputs;
-    this.signal = signal;
+  constructor(calls, maxInputs, signal) {
+    Object.assign(this, { calls, maxInputs, signal });
   }
 
-  /** The ways, each as soon as it is over. Raises `Trouble` for what is wrong with the input itself. */
-  async *ways() {
-    yield await this.#oneByOne();
-    yield await this.#atOnce(`${REQUESTS} requests at once`, await Promise.all(this.calls.map(requestOf)));
-    if (this.mostInputs > 1) yield await this.#inLists();
+  /** The modes, each as soon as it is measured. Throws `RequestError` for what is wrong with the input itself. */
+  async *modes() {
+    const count = this.calls.length;
+    yield await this.#sequential();
+    yield await this.#concurrent(`${count} requests at once`, await Promise.all(this.calls.map(requestOf)));
+    if (this.maxInputs > 1) yield await this.#inLists();
   }
 
-  async #oneByOne() {
-    const way = this.#begin("One after the other");
+  async #sequential() {
+    const mode = this.#begin("One after the other");
     const started = performance.now();
     let ms = 0;
-    for (const call of this.calls.slice(0, MOST_ALONE)) {
-      await this.#send(await requestOf(call), way);
-      way.sent += 1;
+    for (const call of this.calls.slice(0, MAX_SEQUENTIAL)) {
+      await this.#send(await requestOf(call), mode);
+      mode.sent += 1;
       ms = performance.now() - started;
-      if (ms > MOST_ALONE_MS) break;
+      if (ms > MAX_SEQUENTIAL_MS) break;
     }
-    return { ...way, ms: (ms * REQUESTS) / way.sent };
+    return { ...mode, ms: (ms * mode.inputs) / mode.sent };
   }
 
   #inLists() {
-    const size = Math.min(this.mostInputs, AT_ONCE);
-    const lists = parts(this.calls, size).map((calls) =>
-      formOf(
-        calls[0],
-        calls.map((call) => call.inputs),
-      ),
-    );
-    const requests = lists.map((form) => ({ body: JSON.stringify(form), type: "application/json" }));
-    return this.#atOnce(`${requests.length} lists of up to ${size}`, requests);
+    const size = Math.min(this.maxInputs, CONCURRENCY);
+    const requests = chunks(this.calls, size).map((calls) => {
+      const inputs = calls.map((call) => call.inputs);
+      return { body: JSON.stringify(jsonForm(calls[0], inputs)), type: "application/json" };
+    });
+    return this.#concurrent(`${requests.length} lists of up to ${size}`, requests);
   }
 
-  async #atOnce(name, requests) {
-    const way = this.#begin(name);
+  async #concurrent(name, requests) {
+    const mode = this.#begin(name);
     const left = [...requests];
     const started = performance.now();
     const work = async () => {
-      while (left.length) await this.#send(left.shift(), way);
+      while (left.length) await this.#send(left.shift(), mode);
     };
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
-    return { ...way, sent: REQUESTS, ms: performance.now() - started };
+    await Promise.all(Array.from({ length: CONCURRENCY }, work));
+    return { ...mode, sent: mode.inputs, ms: performance.now() - started };
   }
 
   #begin(name) {
-    return { name, ms: 0, inputs: REQUESTS, sent: 0, refused: 0, sizes: new Map() };
+    return { name, ms: 0, inputs: this.calls.length, sent: 0, retried: 0, sizes: new Map() };
   }
 
-  /** Send a request; again, when the server says so, if it is full. */
-  async #send(request, way) {
+  /** Send a request; if the server is at capacity, send it again when the server says so. */
+  async #send(request, mode) {
     for (let tries = 1; ; tries += 1) {
       try {
         const { timing } = await infer(request, this.signal);
-        way.sizes.set(timing.batch, (way.sizes.get(timing.batch) ?? 0) + 1);
+        mode.sizes.set(timing.batch, (mode.sizes.get(timing.batch) ?? 0) + 1);
         return;
-      } catch (trouble) {
-        if (trouble.status !== 503 || tries === MOST_TRIES) throw trouble;
-        way.refused += 1;
-        await wait(1000 * (trouble.retryAfterS ?? 1), this.signal);
+      } catch (error) {
+        if (error.status !== 503 || tries === MAX_TRIES) throw error;
+        mode.retried += 1;
+        await wait(1000 * (error.retryAfterS ?? 1), this.signal);
       }
     }
   }

@@ -1,115 +1,110 @@
 /* The button for a burst, and its results in a table. It must never know how the requests are sent. */
 
-import { duration, track } from "./bars.js";
-import { Burst, REQUESTS } from "./burst.js";
-import { missingIn } from "./calls.js";
+import { track } from "./bars.js";
+import { Burst, REQUESTS, numbered } from "./burst.js";
 import { element } from "./dom.js";
-import { kindOf } from "./forms.js";
+import { duration } from "./format.js";
 
-/** Inputs in a second. */
-function rate(way) {
-  const number = (1000 * way.inputs) / way.ms;
+/** Inputs per second. */
+function throughput(mode) {
+  const number = (1000 * mode.inputs) / mode.ms;
   return number < 10 ? number.toPrecision(2) : number.toFixed(0);
 }
 
-/** The sizes of the batches, with how many requests rode in each. */
-function sizes(way) {
-  const sorted = [...way.sizes].sort(([one], [other]) => one - other);
-  const most = Math.max(...way.sizes.values());
+/** The batch sizes, with the number of requests in batches of each. */
+function sizes(mode) {
+  const sorted = [...mode.sizes].sort(([one], [other]) => one - other);
+  const max = Math.max(...mode.sizes.values());
   const items = sorted.map(([size, count]) =>
     element("li", {}, [
       element("span", { class: "name" }, String(size)),
-      track(count / most),
+      track(count / max),
       element("span", { class: "number" }, String(count)),
     ]),
   );
   return element("ul", { class: "sizes" }, items);
 }
 
-function row(way, slowest) {
+function row(mode, baseline) {
   const notes = [];
-  if (way.sent < way.inputs) notes.push(`extrapolated from ${way.sent}`);
-  if (way.refused) notes.push(`${way.refused} told to come back later`);
-  const time = [duration(way.ms), ...notes.map((note) => element("span", { class: "hint" }, note))];
-  const times = way === slowest ? "" : `${(slowest.ms / way.ms).toFixed(1)} ×`;
+  if (mode.sent < mode.inputs) notes.push(`extrapolated from ${mode.sent}`);
+  if (mode.retried) notes.push(`${mode.retried} rejected with 503 and sent again`);
+  const time = [duration(mode.ms), ...notes.map((note) => element("span", { class: "hint" }, note))];
+  const factor = mode === baseline ? "" : `${(baseline.ms / mode.ms).toFixed(1)} ×`;
   return element("tr", {}, [
-    element("th", { scope: "row" }, way.name),
+    element("th", { scope: "row" }, mode.name),
     element("td", {}, time),
-    element("td", {}, [`${rate(way)} / s`, element("span", { class: "hint" }, times)]),
-    element("td", {}, sizes(way)),
+    element("td", {}, [`${throughput(mode)} / s`, element("span", { class: "hint" }, factor)]),
+    element("td", {}, sizes(mode)),
   ]);
 }
 
-function table(ways) {
-  const titles = ["", `Time for ${REQUESTS}`, "Rate", "Requests by batch size"];
-  const head = element(
-    "tr",
-    {},
-    titles.map((title) => element(title ? "th" : "td", title ? { scope: "col" } : {}, title)),
-  );
-  const body = element(
-    "tbody",
-    {},
-    ways.map((way) => row(way, ways[0])),
-  );
-  return element("table", { class: "results" }, [element("thead", {}, head), body]);
+function table(modes) {
+  const titles = ["", `Time for ${REQUESTS}`, "Throughput", "Requests by batch size"];
+  const head = titles.map((title) => element(title ? "th" : "td", title ? { scope: "col" } : {}, title));
+  const rows = modes.map((mode) => row(mode, modes[0]));
+  return element("table", { class: "results" }, [
+    element("thead", {}, element("tr", {}, head)),
+    element("tbody", {}, rows),
+  ]);
 }
+
+const HINT =
+  `Sends the input of the form ${REQUESTS} times, each time with another number at its end, because the server ` +
+  "computes equal inputs of a batch once. A browser sends six requests at a time, so at most six share a batch, unless " +
+  "they are in lists.";
 
 export class BurstView {
   /**
-   * @param {Record<string, HTMLElement>} parts  about, run, stop, status, result
-   * @param {import("./forms.js").Form} form
+   * @param {Record<string, HTMLElement>} parts  hint, run, stop, status, result
+   * @param {import("./form.js").Form} form
    */
   constructor(parts, form) {
     Object.assign(this, { parts, form });
     this.abort = new AbortController();
-    if (kindOf(form.about.task)) {
-      parts.about.textContent = "There is no burst for files: they cannot be made different from each other here.";
+    if (form.task.varied === null) {
+      parts.hint.textContent = "Not available for files: a burst needs inputs that differ from each other.";
       parts.run.hidden = true;
       return;
     }
-    parts.about.textContent =
-      `${REQUESTS} times what is in the form, each with another number at its end, since equal inputs of a batch are ` +
-      "computed once. A browser has six requests under way, so at most six ride together, unless they are lists.";
+    parts.hint.textContent = HINT;
     parts.run.addEventListener("click", () => this.run());
     parts.stop.addEventListener("click", () => this.abort.abort());
   }
 
   async run() {
-    const values = this.form.read();
-    const missing = missingIn(values);
-    if (missing) return this.#say(missing);
+    const problem = this.form.problem();
+    if (problem) return this.#report(problem);
     this.abort = new AbortController();
-    this.#running(true);
+    this.#setRunning(true);
     try {
-      await this.#show(
-        new Burst(this.form.about.task, values, this.form.about.limits?.max_inputs ?? 1, this.abort.signal),
-      );
+      const calls = numbered(this.form.values(), this.form.task.varied, REQUESTS).map((each) => this.form.call(each));
+      await this.#show(new Burst(calls, this.form.info.limits?.max_inputs ?? 1, this.abort.signal));
     } catch (error) {
-      this.#say(error.name === "AbortError" ? "Stopped." : (error.sentences ?? [String(error)]).join(" "));
+      this.#report(error.name === "AbortError" ? "Stopped." : (error.sentences ?? [String(error)]).join(" "));
     }
-    this.#running(false);
+    this.#setRunning(false);
   }
 
   async #show(burst) {
-    const ways = [];
+    const modes = [];
     this.parts.result.replaceChildren();
-    this.#say("First some of them one after the other …");
-    for await (const way of burst.ways()) {
-      ways.push(way);
-      this.#say(ways.length === 1 ? "Now all at once …" : "Now in lists …");
-      this.parts.result.replaceChildren(table(ways));
+    this.#report("Some of them one after the other …");
+    for await (const mode of burst.modes()) {
+      modes.push(mode);
+      this.#report(modes.length === 1 ? "All at once …" : "In lists …");
+      this.parts.result.replaceChildren(table(modes));
     }
-    const best = ways.reduce((one, other) => (other.ms < one.ms ? other : one));
-    this.#say(`${best.name}: ${rate(best)} a second. One after the other: ${rate(ways[0])}.`);
+    const best = modes.reduce((one, other) => (other.ms < one.ms ? other : one));
+    this.#report(`${best.name}: ${throughput(best)} per second. One after the other: ${throughput(modes[0])}.`);
   }
 
-  #running(isRunning) {
+  #setRunning(isRunning) {
     this.parts.run.disabled = isRunning;
     this.parts.stop.hidden = !isRunning;
   }
 
-  #say(words) {
-    this.parts.status.textContent = words;
+  #report(text) {
+    this.parts.status.textContent = text;
   }
 }

@@ -1,29 +1,38 @@
 /* What every page needs: elements made without HTML in strings, and the API key of this tab. It must never know the
    server's answers. */
 
-const KEY = "pipeline-api-key";
+const API_KEY = "pipeline-api-key";
+const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * An element with attributes and children; texts stay texts, whatever is in them.
+ * An element with attributes and children; strings become text nodes, whatever they contain.
  * @param {string} tag
  * @param {Record<string, string>} [attributes]
  * @param {string | Node | (string | Node)[]} [children]
  */
 export function element(tag, attributes = {}, children = []) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...(Array.isArray(children) ? children : [children]));
-  return made;
+  return filled(document.createElement(tag), attributes, children);
 }
 
-/** The API key that was given in this tab, or nothing. */
-export const keyOf = () => sessionStorage.getItem(KEY) ?? "";
-
-export function rememberKey(key) {
-  sessionStorage.setItem(KEY, key);
+/** The same for an element of an SVG image. */
+export function svgElement(tag, attributes = {}, children = []) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Headers, with the key if there is one. */
-export function withKey(headers = {}) {
-  return keyOf() ? { ...headers, Authorization: `Bearer ${keyOf()}` } : headers;
+function filled(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  node.append(...(Array.isArray(children) ? children : [children]));
+  return node;
+}
+
+/** The API key that was entered in this tab, or an empty string. */
+export const apiKey = () => sessionStorage.getItem(API_KEY) ?? "";
+
+export function storeApiKey(key) {
+  sessionStorage.setItem(API_KEY, key);
+}
+
+/** Headers, with the API key if there is one. */
+export function withApiKey(headers = {}) {
+  return apiKey() ? { ...headers, Authorization: `Bearer ${apiKey()}` } : headers;
 }

@@ -1,5 +1,4 @@
-/* Prometheus text, and what two readings of it tell of the time between them, pure. It must never know where it
-   comes from. */
+/* Prometheus text, and the rates between two scrapes of it, pure. It must never know where it comes from. */
 
 /** @typedef {{name: string, labels: Record<string, string>, value: number}} Sample */
 
@@ -14,11 +13,11 @@ const unescaped = (text) => text.replace(/\\(.)/g, (_, letter) => (letter === "n
 export function parse(text) {
   const samples = [];
   for (const line of text.split("\n")) {
-    const found = line.startsWith("#") ? null : LINE.exec(line);
-    if (!found) continue;
+    const match = line.startsWith("#") ? null : LINE.exec(line);
+    if (!match) continue;
     const labels = {};
-    for (const [, name, value] of (found[2] ?? "").matchAll(LABEL)) labels[name] = unescaped(value);
-    samples.push({ name: found[1], labels, value: numberOf(found[3]) });
+    for (const [, name, value] of (match[2] ?? "").matchAll(LABEL)) labels[name] = unescaped(value);
+    samples.push({ name: match[1], labels, value: numberOf(match[3]) });
   }
   return samples;
 }
@@ -33,63 +32,63 @@ export function total(samples, name, labels = {}) {
 }
 
 /**
- * How many more there are in each bucket of a histogram, the buckets cumulative and in order.
+ * The increase of each bucket of a histogram; the buckets are cumulative and in order.
  * @returns {{upTo: number, count: number}[]}
  */
-export function bucketsBetween(before, after, name, labels = {}) {
+export function bucketIncrease(before, after, name, labels = {}) {
   const bounds = after
     .filter((sample) => sample.name === `${name}_bucket` && has(sample, labels))
     .map(({ labels: { le } }) => le);
-  const counted = (samples, le) => total(samples, `${name}_bucket`, { ...labels, le });
-  const buckets = bounds.map((le) => ({ upTo: numberOf(le), count: counted(after, le) - counted(before, le) }));
+  const countOf = (samples, le) => total(samples, `${name}_bucket`, { ...labels, le });
+  const buckets = bounds.map((le) => ({ upTo: numberOf(le), count: countOf(after, le) - countOf(before, le) }));
   return buckets.sort((one, other) => one.upTo - other.upTo);
 }
 
 /**
- * What a share of all were not above, by a straight line within its bucket; null if there were none.
+ * A quantile of a histogram, linear within its bucket; null if the histogram is empty.
  * @param {number} share  from 0 to 1
  */
 export function quantile(share, buckets) {
   const all = buckets.at(-1)?.count ?? 0;
   if (all <= 0) return null;
-  let from = 0;
+  let lower = 0;
   let below = 0;
   for (const { upTo, count } of buckets) {
     if (count >= share * all) {
-      if (upTo === Infinity) return from; // beyond the last bound nothing is known
-      return from + (upTo - from) * ((share * all - below) / (count - below || 1));
+      if (upTo === Infinity) return lower; // beyond the last bound nothing is known
+      return lower + (upTo - lower) * ((share * all - below) / (count - below || 1));
     }
-    from = upTo;
+    lower = upTo;
     below = count;
   }
   return null;
 }
 
-/** The mean of what a histogram saw between two readings; null if that was nothing. */
-export function meanBetween(before, after, name, labels = {}) {
-  const more = (suffix) => total(after, name + suffix, labels) - total(before, name + suffix, labels);
-  return more("_count") > 0 ? more("_sum") / more("_count") : null;
+/** The mean of what a histogram observed between two scrapes; null if that was nothing. */
+export function meanIncrease(before, after, name, labels = {}) {
+  const increase = (suffix) => total(after, name + suffix, labels) - total(before, name + suffix, labels);
+  return increase("_count") > 0 ? increase("_sum") / increase("_count") : null;
 }
 
 const REQUESTS = "pipeline_request_seconds";
-const MODEL = { route: "/" };
+const INFERENCE = { route: "/" };
 
 /**
- * What happened between two readings.
+ * What happened between two scrapes.
  * @param {Sample[]} before
  * @param {Sample[]} after
  * @param {number} seconds
  */
-export function between(before, after, seconds) {
-  const requests = total(after, `${REQUESTS}_count`, MODEL) - total(before, `${REQUESTS}_count`, MODEL);
-  if (requests < 0) return between([], after, Infinity); // the server has begun anew
-  const buckets = bucketsBetween(before, after, REQUESTS, MODEL);
+export function rates(before, after, seconds) {
+  const requests = total(after, `${REQUESTS}_count`, INFERENCE) - total(before, `${REQUESTS}_count`, INFERENCE);
+  if (requests < 0) return rates([], after, Infinity); // the server has restarted
+  const buckets = bucketIncrease(before, after, REQUESTS, INFERENCE);
   const inMs = (s) => (s === null ? null : 1000 * s);
   return {
     requestsPerSecond: requests / seconds,
     p50Ms: inMs(quantile(0.5, buckets)),
     p99Ms: inMs(quantile(0.99, buckets)),
-    batchSize: meanBetween(before, after, "pipeline_batch_size"),
-    inHouse: total(after, "pipeline_in_house"),
+    batchSize: meanIncrease(before, after, "pipeline_batch_size"),
+    inputsInFlight: total(after, "pipeline_inputs_in_flight"),
   };
 }

@@ -1,5 +1,5 @@
-/* A file that is dropped, chosen or pasted, with a look at it; and a drawing or a sound for those who have none at
-   hand. It must never know tasks, nor the server. */
+/* A file that is dropped, chosen or pasted, with a preview; and a drawing or a sound for users without a file at hand.
+   It must never know tasks, nor the server. */
 
 import { element } from "./dom.js";
 import { labelled } from "./fields.js";
@@ -7,108 +7,108 @@ import { labelled } from "./fields.js";
 /** @param {"image" | "audio"} kind @returns {import("./fields.js").Field} */
 export function fileField(kind) {
   let file = null;
-  let shown = "";
+  let url = "";
   const control = element("input", { type: "file", accept: `${kind}/*` });
   const preview = element("div", { class: "preview" });
   const size = element("p", { class: "hint" });
-  const words = `${kind === "image" ? "Picture" : "Sound"}: choose a file, drop it here or paste it`;
-  const node = element("div", { class: "drop" }, [labelled(control, words), size, preview]);
+  const label = `${kind === "image" ? "Image" : "Audio"}: choose a file, drop it here or paste it`;
+  const node = element("div", { class: "drop" }, [labelled(control, label), size, preview]);
 
   function write(next) {
-    URL.revokeObjectURL(shown);
+    URL.revokeObjectURL(url);
     file = next;
-    control.files = listOf(next); // so that it names the file, wherever that came from
-    shown = next ? URL.createObjectURL(next) : "";
+    control.files = fileList(next); // so that it names the file, wherever that came from
+    url = next ? URL.createObjectURL(next) : "";
     size.textContent = next ? `${Math.ceil(next.size / 1024)} KiB` : "";
-    preview.replaceChildren(...(next ? [look(kind, shown)] : []));
+    preview.replaceChildren(...(next ? [player(kind, url)] : []));
   }
 
-  function take(next) {
+  function accept(next) {
     if (!next) return;
     write(next);
     node.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
-  control.addEventListener("change", () => take(control.files[0]));
-  receive(node, take);
-  return { node, control, read: () => file, write };
+  control.addEventListener("change", () => accept(control.files[0]));
+  onFile(node, accept);
+  return { node, control, read: () => file, write, problem: () => (file ? "" : "Choose a file first.") };
 }
 
-/** What a control for files can hold. */
-function listOf(file) {
-  const carrier = new DataTransfer();
-  if (file) carrier.items.add(file);
-  return carrier.files;
+/** The only value that a control for files can be set to. */
+function fileList(file) {
+  const transfer = new DataTransfer();
+  if (file) transfer.items.add(file);
+  return transfer.files;
 }
 
-function look(kind, url) {
-  if (kind === "image") return element("img", { src: url, alt: "The chosen picture" });
-  return element("audio", { src: url, controls: "", "aria-label": "The chosen sound" });
+function player(kind, url) {
+  if (kind === "image") return element("img", { src: url, alt: "The chosen image" });
+  return element("audio", { src: url, controls: "", "aria-label": "The chosen audio" });
 }
 
-/** Files that are dropped on an element or pasted into it. */
-function receive(node, take) {
-  const over = (isOver) => (event) => {
+/** Call `accept` with each file that is dropped on an element or pasted into it. */
+function onFile(node, accept) {
+  const hover = (isOver) => (event) => {
     event.preventDefault();
     node.classList.toggle("over", isOver);
   };
-  node.addEventListener("dragover", over(true));
-  node.addEventListener("dragleave", over(false));
+  node.addEventListener("dragover", hover(true));
+  node.addEventListener("dragleave", hover(false));
   node.addEventListener("drop", (event) => {
-    over(false)(event);
-    take(event.dataTransfer.files[0]);
+    hover(false)(event);
+    accept(event.dataTransfer.files[0]);
   });
-  node.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+  node.addEventListener("paste", (event) => accept(event.clipboardData.files[0]));
 }
 
 /** A landscape. @returns {Promise<File>} */
 export async function drawing() {
-  const canvas = element("canvas", { width: "320", height: "200" });
-  const pen = canvas.getContext("2d");
+  const canvas = element("canvas", { width: 320, height: 200 });
+  const context = canvas.getContext("2d");
   const shape = (color, draw) => {
-    pen.fillStyle = color;
-    pen.beginPath();
+    context.fillStyle = color;
+    context.beginPath();
     draw();
-    pen.fill();
+    context.fill();
   };
-  shape("#8ec9f5", () => pen.rect(0, 0, 320, 200));
-  shape("#ffd64a", () => pen.arc(250, 50, 26, 0, 7));
-  shape("#5b8f4e", () => pen.ellipse(90, 210, 190, 80, 0, 0, 7));
-  shape("#477a3d", () => pen.ellipse(270, 215, 150, 60, 0, 0, 7));
-  shape("#b5533c", () => pen.rect(70, 105, 60, 45));
+  shape("#8ec9f5", () => context.rect(0, 0, 320, 200));
+  shape("#ffd64a", () => context.arc(250, 50, 26, 0, 7));
+  shape("#5b8f4e", () => context.ellipse(90, 210, 190, 80, 0, 0, 7));
+  shape("#477a3d", () => context.ellipse(270, 215, 150, 60, 0, 0, 7));
+  shape("#b5533c", () => context.rect(70, 105, 60, 45));
   shape("#7a2e21", () =>
     [
       [62, 107],
       [100, 75],
       [138, 107],
-    ].forEach(([x, y]) => pen.lineTo(x, y)),
+    ].forEach(([x, y]) => context.lineTo(x, y)),
   );
-  const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   return new File([blob], "landscape.png", { type: "image/png" });
 }
 
-const RATE_HZ = 16000;
+const SAMPLE_RATE_HZ = 16000;
 
 /** Three notes in one second, as 16-bit samples in a WAV file. @returns {Promise<File>} */
 export async function chord() {
-  const samples = new Int16Array(RATE_HZ);
-  for (let at = 0; at < samples.length; at += 1) {
-    const time = (2 * Math.PI * at) / RATE_HZ;
-    const sum = Math.sin(262 * time) + Math.sin(330 * time) + Math.sin(392 * time);
-    samples[at] = 8000 * sum * (1 - at / samples.length);
+  const samples = new Int16Array(SAMPLE_RATE_HZ);
+  for (let index = 0; index < samples.length; index += 1) {
+    const phase = (2 * Math.PI * index) / SAMPLE_RATE_HZ;
+    const sum = Math.sin(262 * phase) + Math.sin(330 * phase) + Math.sin(392 * phase);
+    samples[index] = 8000 * sum * (1 - index / samples.length);
   }
-  return new File([wavHead(samples.byteLength), samples], "chord.wav", { type: "audio/wav" });
+  return new File([wavHeader(samples.byteLength), samples], "chord.wav", { type: "audio/wav" });
 }
 
-function wavHead(bytes) {
-  const head = new DataView(new ArrayBuffer(44));
-  const words = { 0: "RIFF", 8: "WAVE", 12: "fmt ", 36: "data" };
-  for (const [place, word] of Object.entries(words)) {
-    for (const [index, letter] of [...word].entries()) head.setUint8(Number(place) + index, letter.charCodeAt(0));
+function wavHeader(bytes) {
+  const header = new DataView(new ArrayBuffer(44));
+  const tags = { 0: "RIFF", 8: "WAVE", 12: "fmt ", 36: "data" };
+  for (const [offset, tag] of Object.entries(tags)) {
+    for (const [index, letter] of [...tag].entries()) header.setUint8(Number(offset) + index, letter.charCodeAt(0));
   }
-  const long = { 4: 36 + bytes, 16: 16, 24: RATE_HZ, 28: 2 * RATE_HZ, 40: bytes };
+  const long = { 4: 36 + bytes, 16: 16, 24: SAMPLE_RATE_HZ, 28: 2 * SAMPLE_RATE_HZ, 40: bytes };
   const short = { 20: 1, 22: 1, 32: 2, 34: 16 };
-  for (const [place, number] of Object.entries(long)) head.setUint32(Number(place), number, true);
-  for (const [place, number] of Object.entries(short)) head.setUint16(Number(place), number, true);
-  return head.buffer;
+  for (const [offset, number] of Object.entries(long)) header.setUint32(Number(offset), number, true);
+  for (const [offset, number] of Object.entries(short)) header.setUint16(Number(offset), number, true);
+  return header.buffer;
 }

@@ -1,31 +1,29 @@
-/* The page to try the model and watch the server: what is put where, and what happens on which event. It must
-   never know how any of it is done. */
+/* The web UI: which part of the page shows what, and what happens on which event. It must never know how any of it is
+   done. */
 
-import { card, speedUps } from "./about_view.js";
-import { info } from "./api.js";
+import { fetchInfo } from "./api.js";
 import { BurstView } from "./burst_view.js";
-import { callOf } from "./calls.js";
-import { keyOf, rememberKey } from "./dom.js";
-import { Form } from "./forms.js";
+import { apiKey, storeApiKey } from "./dom.js";
+import { Form } from "./form.js";
+import { LiveCharts } from "./live_charts.js";
+import { modelCard, optimizationList } from "./model_card.js";
+import { Playground } from "./playground.js";
 import { LANGUAGES } from "./snippets.js";
 import { makeTabs } from "./tabs.js";
-import { Trial } from "./trial.js";
-import { Watch } from "./watching.js";
 
-const AGAIN_MS = 3000;
+const RETRY_MS = 3000;
 
 const find = (id) => document.getElementById(id);
 
 /** Elements by short names. */
-const found = (ids) => Object.fromEntries(Object.entries(ids).map(([name, id]) => [name, find(id)]));
+const findAll = (ids) => Object.fromEntries(Object.entries(ids).map(([name, id]) => [name, find(id)]));
 
-/** The call in a program's words, kept up with the form. */
-function keepSnippets(form) {
+/** The call as code, kept up to date with the form. */
+function bindSnippets(form) {
   let language = Object.keys(LANGUAGES)[0];
-  const place = { url: new URL(".", location.href).href };
+  const url = new URL(".", location.href).href;
   function update() {
-    const call = callOf(form.about.task, form.read());
-    find("snippet").textContent = LANGUAGES[language](call, { ...place, hasKey: Boolean(keyOf()) });
+    find("snippet").textContent = LANGUAGES[language](form.call(), { url, hasKey: Boolean(apiKey()) });
     find("copied").textContent = "";
   }
   makeTabs(find("tabs"), find("panel"), Object.keys(LANGUAGES), (name) => {
@@ -33,11 +31,11 @@ function keepSnippets(form) {
     update();
   });
   find("form").addEventListener("input", update);
-  find("form").addEventListener("click", () => setTimeout(update)); // buttons in it change it, too
+  find("form").addEventListener("click", () => setTimeout(update)); // its buttons change it, too
   return update;
 }
 
-/** Without HTTPS browsers have no clipboard for pages; then the text is selected at least. */
+/** Without HTTPS, browsers give pages no clipboard; then the text is at least selected. */
 async function copy() {
   try {
     await navigator.clipboard.writeText(find("snippet").textContent);
@@ -56,70 +54,70 @@ function askForKey() {
 function bindForm(form) {
   const parts = {
     status: "status",
-    trouble: "trouble",
+    error: "error",
     answer: "answer",
     timing: "timing",
     raw: "raw",
     json: "json",
   };
-  const trial = new Trial(found(parts), form, askForKey);
-  const updateSnippets = keepSnippets(form);
+  const playground = new Playground(findAll(parts), form, askForKey);
+  const updateSnippets = bindSnippets(form);
   find("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    trial.run();
+    playground.run();
   });
   find("form").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
-    trial.run();
+    playground.run();
   });
   find("form").addEventListener("example", () => {
     updateSnippets();
-    trial.run();
+    playground.run();
   });
 }
 
-function show(about) {
-  document.title = `${about.model}: ${about.task}`;
-  find("model").textContent = about.model;
-  find("card").replaceChildren(...card(about));
-  find("speed-ups-list").replaceChildren(speedUps(about));
-  const form = new Form(about);
+function show(info) {
+  document.title = `${info.model}: ${info.task}`;
+  find("model").textContent = info.model;
+  find("card").replaceChildren(...modelCard(info));
+  find("optimization-list").replaceChildren(optimizationList(info));
+  const form = new Form(info);
   form.show(find("fields"), find("examples"));
   bindForm(form);
   const parts = {
-    about: "burst-about",
+    hint: "burst-hint",
     run: "burst-run",
     stop: "burst-stop",
     status: "burst-status",
     result: "burst-result",
   };
-  new BurstView(found(parts), form);
+  new BurstView(findAll(parts), form);
   find("copy").addEventListener("click", copy);
   find("loaded").hidden = false;
-  new Watch(find("charts"), find("watch-trouble")).start();
+  new LiveCharts(find("charts"), find("metrics-error")).start();
 }
 
 let isShown = false;
 
 async function start() {
-  const trouble = find("start-trouble");
+  const message = find("start-error");
   try {
-    const about = await info();
-    trouble.hidden = find("key").hidden = true;
-    if (!isShown) show(about);
+    const info = await fetchInfo();
+    message.hidden = find("key").hidden = true;
+    if (!isShown) show(info);
     isShown = true;
   } catch (error) {
-    trouble.textContent = error.sentences?.join(" ") ?? String(error);
-    trouble.hidden = error.status === 401 && !keyOf();
+    message.textContent = error.sentences?.join(" ") ?? String(error);
+    message.hidden = error.status === 401 && !apiKey();
     if (error.status === 401) askForKey();
-    else setTimeout(start, AGAIN_MS);
+    else setTimeout(start, RETRY_MS);
   }
 }
 
 find("key").addEventListener("submit", (event) => {
   event.preventDefault();
-  rememberKey(find("key-field").value);
+  storeApiKey(find("key-field").value);
   start();
 });
 start();

@@ -1,6 +1,6 @@
-/* Texts as they have to stand in a shell, in Python and in JavaScript. It must never know what is in them. */
+/* Values as literals of a shell, of Python and of JavaScript. It must never know what is in them. */
 
-/** For POSIX shells: nothing in it means anything to them. */
+/** For POSIX shells: single quotes, in which no character has a meaning. */
 export const quoteForShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** For JavaScript, and for a value in JSON. */

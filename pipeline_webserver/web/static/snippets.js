@@ -1,96 +1,94 @@
-/* A call written down for a shell, for Python and for JavaScript, pure: each can be copied and run as it is. It
-   must never know the form that the call came from. */
+/* A call as code for a shell, for Python and for JavaScript, pure: each snippet can be copied and run as it is. It must
+   never know the form that the call came from. */
 
-import { formOf, typeOf } from "./calls.js";
+import { jsonForm, mediaType } from "./calls.js";
 import { quoteForJavaScript, quoteForPython, quoteForShell } from "./quoting.js";
 
 /**
- * @typedef {Object} Place
- * @property {string} url  of the server, with a slash at its end
- * @property {boolean} hasKey  then it is read from the variable KEY
+ * @typedef {Object} Server
+ * @property {string} url  with a slash at its end
+ * @property {boolean} hasKey  then the snippet reads the API key from the variable KEY
  */
 
-/** What stands behind the inputs in the JSON form of a call. */
-const behindInputs = (call) => JSON.stringify(formOf(call, 0)).slice('{"inputs":0'.length);
+/** What follows the inputs in the JSON form of a call. */
+const afterInputs = (call) => JSON.stringify(jsonForm(call, 0)).slice('{"inputs":0'.length);
 
 const nameOf = (file) => file?.name ?? "file";
-const jsonType = "Content-Type: application/json";
+const JSON_HEADER = "Content-Type: application/json";
 
-/** @param {import("./calls.js").Call} call @param {Place} place */
-export function curl(call, place) {
-  const key = place.hasKey ? ' -H "Authorization: Bearer $KEY"' : "";
-  const url = quoteForShell(place.url);
+/** @param {import("./calls.js").Call} call @param {Server} server */
+export function curl(call, server) {
+  const key = server.hasKey ? ' -H "Authorization: Bearer $KEY"' : "";
+  const url = quoteForShell(server.url);
   if (call.file === undefined) {
-    return `curl${key} -H ${quoteForShell(jsonType)} \\\n  -d ${quoteForShell(JSON.stringify(formOf(call)))} \\\n  ${url}`;
+    return `curl${key} -H ${quoteForShell(JSON_HEADER)} \\\n  -d ${quoteForShell(JSON.stringify(jsonForm(call)))} \\\n  ${url}`;
   }
   if (!call.parameters) {
-    const type = quoteForShell(`Content-Type: ${typeOf(call.file)}`);
-    return `curl${key} -H ${type} \\\n  --data-binary ${quoteForShell(`@${nameOf(call.file)}`)} \\\n  ${url}`;
+    const header = quoteForShell(`Content-Type: ${mediaType(call.file)}`);
+    return `curl${key} -H ${header} \\\n  --data-binary ${quoteForShell(`@${nameOf(call.file)}`)} \\\n  ${url}`;
   }
-  const base64 = `base64 < ${quoteForShell(nameOf(call.file))} | tr -d '\\n'`;
   const lines = [
     `printf %s ${quoteForShell('{"inputs":"')}`,
-    base64,
-    `printf %s ${quoteForShell(`"${behindInputs(call)}`)}`,
+    `base64 < ${quoteForShell(nameOf(call.file))} | tr -d '\\n'`,
+    `printf %s ${quoteForShell(`"${afterInputs(call)}`)}`,
   ];
-  return `{ ${lines.join("\n  ")}\n} | curl${key} -H ${quoteForShell(jsonType)} --data-binary @- \\\n  ${url}`;
+  return `{ ${lines.join("\n  ")}\n} | curl${key} -H ${quoteForShell(JSON_HEADER)} --data-binary @- \\\n  ${url}`;
 }
 
-const pythonValue = (value) => quoteForPython(value instanceof File ? value.name : (value ?? "file"));
+const pythonArgument = (value) => quoteForPython(value instanceof File ? value.name : (value ?? "file"));
 
-/** @param {import("./calls.js").Call} call @param {Place} place */
-export function python(call, place) {
-  if (!call.method) return pythonByHand(call, place);
+/** @param {import("./calls.js").Call} call @param {Server} server */
+export function python(call, server) {
+  if (!call.method) return pythonWithUrllib(call, server);
   const { name, positional, named } = call.method;
-  const options = Object.entries(named).map(([option, value]) => `${option}=${pythonValue(value)}`);
-  const words = [...positional.map(pythonValue), ...options].join(", ");
-  const key = place.hasKey ? ', token=os.environ["KEY"]' : "";
+  const options = Object.entries(named).map(([option, value]) => `${option}=${pythonArgument(value)}`);
+  const key = server.hasKey ? ', token=os.environ["KEY"]' : "";
   return [
-    ...(place.hasKey ? ["import os", ""] : []),
+    ...(server.hasKey ? ["import os", ""] : []),
     "from huggingface_hub import InferenceClient",
     "",
-    `client = InferenceClient(model=${quoteForPython(place.url.replace(/\/$/, ""))}${key})`,
-    `print(client.${name}(${words}))`,
+    `client = InferenceClient(model=${quoteForPython(server.url.replace(/\/$/, ""))}${key})`,
+    `print(client.${name}(${[...positional.map(pythonArgument), ...options].join(", ")}))`,
   ].join("\n");
 }
 
-/** For what the client has no method for. */
-function pythonByHand(call, place) {
+/** For calls that the client has no method for. */
+function pythonWithUrllib(call, server) {
   const isFile = call.file !== undefined;
-  const type = isFile ? typeOf(call.file) : "application/json";
-  const key = place.hasKey ? ', "Authorization": f"Bearer {os.environ[\'KEY\']}"' : "";
+  const type = isFile ? mediaType(call.file) : "application/json";
+  const key = server.hasKey ? ', "Authorization": f"Bearer {os.environ[\'KEY\']}"' : "";
   const body = isFile
     ? `body = pathlib.Path(${quoteForPython(nameOf(call.file))}).read_bytes()`
-    : `body = json.dumps(${quoteForPython(formOf(call))}).encode()`;
+    : `body = json.dumps(${quoteForPython(jsonForm(call))}).encode()`;
   return [
     "import json",
-    ...(place.hasKey ? ["import os"] : []),
+    ...(server.hasKey ? ["import os"] : []),
     ...(isFile ? ["import pathlib"] : []),
     "import urllib.request",
     "",
     body,
     `headers = {"Content-Type": ${quoteForPython(type)}${key}}`,
-    `request = urllib.request.Request(${quoteForPython(place.url)}, body, headers)`,
+    `request = urllib.request.Request(${quoteForPython(server.url)}, body, headers)`,
     "print(json.load(urllib.request.urlopen(request)))",
   ].join("\n");
 }
 
-/** @param {import("./calls.js").Call} call @param {Place} place */
-export function javascript(call, place) {
+/** @param {import("./calls.js").Call} call @param {Server} server */
+export function javascript(call, server) {
   const isFile = call.file !== undefined;
-  const read = `await readFile(${quoteForJavaScript(nameOf(call.file))})`;
-  const isForm = !isFile || Boolean(call.parameters);
-  const type = isForm ? "application/json" : typeOf(call.file);
-  const form = isFile
-    ? `JSON.stringify({"inputs":(${read}).toString("base64")${behindInputs(call)})`
-    : `JSON.stringify(${JSON.stringify(formOf(call))})`;
-  const key = place.hasKey ? ", Authorization: `Bearer ${process.env.KEY}`" : "";
+  const bytes = `await readFile(${quoteForJavaScript(nameOf(call.file))})`;
+  const isJson = !isFile || Boolean(call.parameters);
+  const type = isJson ? "application/json" : mediaType(call.file);
+  const json = isFile
+    ? `JSON.stringify({"inputs":(${bytes}).toString("base64")${afterInputs(call)})`
+    : `JSON.stringify(${JSON.stringify(jsonForm(call))})`;
+  const key = server.hasKey ? ", Authorization: `Bearer ${process.env.KEY}`" : "";
   return [
     ...(isFile ? ['import { readFile } from "node:fs/promises";', ""] : []),
-    `const response = await fetch(${quoteForJavaScript(place.url)}, {`,
+    `const response = await fetch(${quoteForJavaScript(server.url)}, {`,
     '  method: "POST",',
     `  headers: { "Content-Type": ${quoteForJavaScript(type)}${key} },`,
-    `  body: ${isForm ? form : read},`,
+    `  body: ${isJson ? json : bytes},`,
     "});",
     "console.log(await response.json());",
   ].join("\n");

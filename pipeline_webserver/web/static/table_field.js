@@ -1,12 +1,12 @@
-/* A small table that can be edited, grown and cut. It must never know what is asked of it. */
+/* A small table whose cells, rows and columns can be edited. It must never know the question about it. */
 
 import { element } from "./dom.js";
 
-/** What keeps a column apart from one of the same name. */
-const different = (name, taken) => (name in taken ? different(`${name} `, taken) : name);
+/** Distinguishes a column from another of the same name. */
+const distinct = (name, columns) => (name in columns ? distinct(`${name} `, columns) : name);
 
-function cell(words, value) {
-  const input = element("input", { type: "text", "aria-label": words, autocomplete: "off" });
+function cell(label, value) {
+  const input = element("input", { type: "text", "aria-label": label, autocomplete: "off" });
   input.value = value;
   return input;
 }
@@ -46,7 +46,7 @@ export function tableField() {
   function read() {
     const columns = {};
     for (const [x, name] of cells[0].entries()) {
-      if (name.trim()) columns[different(name, columns)] = cells.slice(1).map((row) => row[x]);
+      if (name.trim()) columns[distinct(name, columns)] = cells.slice(1).map((row) => row[x]);
     }
     return columns;
   }
@@ -61,11 +61,12 @@ export function tableField() {
     control,
     buttons(() => cells, change),
   ]);
+  const problem = () => (Object.keys(read()).length ? "" : "Name at least one column of the table.");
   draw();
-  return { node, control, read, write };
+  return { node, control, read, write, problem };
 }
 
-/** To grow the table and to cut it; a row and a column stay. */
+/** Buttons that add and remove rows and columns; one row and one column stay. */
 function buttons(cells, change) {
   const width = () => cells()[0].length;
   const actions = {
@@ -77,8 +78,8 @@ function buttons(cells, change) {
   return element(
     "div",
     { class: "row" },
-    Object.entries(actions).map(([words, next]) => {
-      const button = element("button", { type: "button", class: "small" }, words);
+    Object.entries(actions).map(([label, next]) => {
+      const button = element("button", { type: "button", class: "small" }, label);
       button.addEventListener("click", () => change(next()));
       return button;
     }),

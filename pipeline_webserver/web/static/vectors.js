@@ -1,8 +1,9 @@
-/* Vectors of numbers: their shape, their length, and a strip of their values. It must never know the server. */
+/* Vectors of numbers: their shape, their norms, and a strip of their values. It must never know the server. */
 
 import { element } from "./dom.js";
 
 const HEIGHT = 28;
+const MAX_ROWS = 12;
 
 /** The sizes of nested lists. */
 export function shapeOf(nested) {
@@ -14,59 +15,46 @@ export function rowsOf(nested) {
   return Array.isArray(nested[0]) ? nested.flatMap(rowsOf) : [nested];
 }
 
-/** The Euclidean length. */
+/** The Euclidean norm. */
 export const norm = (row) => Math.hypot(...row);
 
-/** Blue for less than nothing, orange for more; `share` is from -1 to 1. */
+/** Red, green and blue: blue for negative numbers, orange for positive ones; `share` is from -1 to 1. */
 export function colorOf(share) {
-  const strength = Math.round(255 * (1 - Math.min(1, Math.abs(share))));
+  const lightness = Math.round(255 * (1 - Math.min(1, Math.abs(share))));
   return share < 0
-    ? [strength, Math.round(110 + 0.57 * strength), 255]
-    : [255, Math.round(130 + 0.49 * strength), strength];
+    ? [lightness, Math.round(110 + 0.57 * lightness), 255]
+    : [255, Math.round(130 + 0.49 * lightness), lightness];
 }
 
 /** A stripe for each number. */
 function strip(row) {
-  const most = row.reduce((largest, number) => Math.max(largest, Math.abs(number)), 0) || 1;
-  const words = `The ${row.length} values as colors, from ${-most.toPrecision(3)} in blue to ${most.toPrecision(3)} in orange`;
-  const canvas = element("canvas", {
-    width: String(row.length),
-    height: "1",
-    class: "strip",
-    role: "img",
-    "aria-label": words,
-  });
+  const max = row.reduce((largest, number) => Math.max(largest, Math.abs(number)), 0) || 1;
+  const label = `The ${row.length} values as colors, from ${-max.toPrecision(3)} in blue to ${max.toPrecision(3)} in orange`;
+  const attributes = { width: row.length, height: 1, class: "strip", role: "img", "aria-label": label };
+  const canvas = element("canvas", attributes);
   canvas.style.height = `${HEIGHT}px`;
-  const pen = canvas.getContext("2d");
-  const picture = pen.createImageData(row.length, 1);
-  for (const [x, number] of row.entries()) picture.data.set([...colorOf(number / most), 255], 4 * x);
-  pen.putImageData(picture, 0, 0);
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(row.length, 1);
+  for (const [x, number] of row.entries()) pixels.data.set([...colorOf(number / max), 255], 4 * x);
+  context.putImageData(pixels, 0, 0);
   return canvas;
 }
-
-const MOST_ROWS = 12;
 
 export function vectors(answer) {
   const shape = shapeOf(answer).join(" × ");
   const rows = rowsOf(answer);
-  const shown = rows
-    .slice(0, MOST_ROWS)
-    .map((row, index) =>
-      element("li", {}, [
-        element(
-          "span",
-          { class: "hint" },
-          rows.length > 1 ? `${index}, norm ${norm(row).toFixed(3)}` : `norm ${norm(row).toFixed(3)}`,
-        ),
-        strip(row),
-      ]),
-    );
-  const left =
-    rows.length > MOST_ROWS ? [element("p", { class: "hint" }, `and ${rows.length - MOST_ROWS} more rows`)] : [];
+  const shown = rows.slice(0, MAX_ROWS).map((row, index) => {
+    const caption = `norm ${norm(row).toFixed(3)}`;
+    return element("li", {}, [
+      element("span", { class: "hint" }, rows.length > 1 ? `${index}, ${caption}` : caption),
+      strip(row),
+    ]);
+  });
+  const more = rows.length - MAX_ROWS;
   const node = element("div", {}, [
     element("p", {}, `Shape: ${shape}`),
     element("ol", { class: "vectors" }, shown),
-    ...left,
+    ...(more > 0 ? [element("p", { class: "hint" }, `and ${more} more rows`)] : []),
   ]);
   return { node, summary: `Numbers of shape ${shape}` };
 }

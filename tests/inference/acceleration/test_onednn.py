@@ -1,17 +1,21 @@
-"""oneDNN's linear layers: equal, few kernels, and no weight twice. Whole models are in `test_acceleration`."""
+"""oneDNN's linear layers: equal, few kernels, and no weight twice. Whole models are in `test_selection`."""
+
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
-from pipeline_webserver.inference.acceleration.base import DoesNotFit, stack_of
+from pipeline_webserver.inference.acceleration.base import NotApplicable, encoder_layers
 from pipeline_webserver.inference.acceleration.onednn import (
     PrepackedLinear,
     PrepackedWeights,
     computed_rows,
     has_onednn,
+    is_intel,
 )
-from pipeline_webserver.inference.acceleration.selection import worst_difference
-from tests.support.families import PACKED, make
+from pipeline_webserver.inference.numerics import worst_difference
+from tests.support.families import UNPADDABLE, make
 
 
 @pytest.mark.parametrize(
@@ -30,27 +34,27 @@ def test_a_prepacked_layer_equals_the_plain_one_whatever_the_number_of_rows(bias
         assert worst_difference([linear(inputs)], [PrepackedLinear(linear)(inputs)]) < 1e-6
 
 
-def test_prepacking_replaces_the_linear_layers_of_the_stack_and_frees_their_weights() -> None:
-    model = make(PACKED["bert"]())
-    bytes_before = sum(weight.nbytes for weight in stack_of(model).parameters())
-    PrepackedWeights(model).on()
-    linear = [module for module in stack_of(model).modules() if isinstance(module, torch.nn.Linear)]
-    prepacked = [module for module in stack_of(model).modules() if isinstance(module, PrepackedLinear)]
+def test_prepacking_replaces_the_linear_layers_of_the_encoder_and_frees_their_weights() -> None:
+    model = make(UNPADDABLE["bert"]())
+    bytes_before = sum(weight.nbytes for weight in encoder_layers(model).parameters())
+    PrepackedWeights(model).apply()
+    linear = [module for module in encoder_layers(model).modules() if isinstance(module, torch.nn.Linear)]
+    prepacked = [module for module in encoder_layers(model).modules() if isinstance(module, PrepackedLinear)]
     assert (len(linear), len(prepacked)) == (0, 3 * 6)
-    assert sum(weight.nbytes for weight in stack_of(model).parameters()) < bytes_before / 10  # biases and norms
+    assert sum(weight.nbytes for weight in encoder_layers(model).parameters()) < bytes_before / 10  # biases and norms
     assert type(model.get_output_embeddings()) is torch.nn.Linear  # it shares its weight with the embeddings
 
 
 def test_off_the_cpu_there_is_no_onednn() -> None:
     with torch.device("meta"):
-        model = make(PACKED["bert"]())
-    with pytest.raises(DoesNotFit, match="it is for CPUs"):
-        PrepackedWeights(model).on()
+        model = make(UNPADDABLE["bert"]())
+    with pytest.raises(NotApplicable, match="computes on CPUs"):
+        PrepackedWeights(model).apply()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_onednn_is_used_just_where_this_cpu_computes_the_type_with_it(dtype: torch.dtype) -> None:
-    model = make(PACKED["bert"]()).to(dtype)
+    model = make(UNPADDABLE["bert"]()).to(dtype)
     inputs = torch.randn(4, 16, dtype=dtype)
     try:
         PrepackedLinear(torch.nn.Linear(16, 24, dtype=dtype))(inputs)
@@ -58,3 +62,27 @@ def test_onednn_is_used_just_where_this_cpu_computes_the_type_with_it(dtype: tor
     except RuntimeError:
         computes = False
     assert has_onednn(model) is computes
+
+
+@pytest.mark.parametrize(
+    ("vendor", "expected"), [("vendor_id\t: GenuineIntel\n", True), ("vendor_id\t: AuthenticAMD\n", False), ("", False)]
+)
+def test_an_intel_cpu_is_known_by_what_the_system_reports(vendor: str, expected: bool, tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert is_intel(cpuinfo) is False  # the system reports nothing
+    cpuinfo.write_text(f"processor\t: 0\n{vendor}")
+    assert is_intel(cpuinfo) is expected
+
+
+@pytest.mark.parametrize(("hidden_size", "is_large"), [(32, False), (512, True)])
+def test_prepacking_is_the_default_for_large_layers_on_cpus_that_mkl_is_not_written_for(
+    hidden_size: int, is_large: bool
+) -> None:
+    sizes = {"hidden_size": hidden_size, "num_hidden_layers": 1, "intermediate_size": 4 * hidden_size}
+    with torch.device("meta"):
+        model = transformers.BertModel(transformers.BertConfig(**sizes, num_attention_heads=4, vocab_size=8))
+    assert PrepackedWeights(model).is_default is (is_large and not is_intel())
+
+
+def test_prepacking_is_no_default_for_a_model_without_layers() -> None:
+    assert not PrepackedWeights(make(UNPADDABLE["bert"](), "bare").pooler).is_default

@@ -1,32 +1,36 @@
-"""The speed-ups change no answer, whatever the family, and are kept only where they are faster.
+"""Optimizations change no output, whatever the family, and what is applied is decided within a bounded time.
 
-What each does by itself is in `test_reading`, `test_packing` and `test_onednn`.
+What each does is in the test of its own file.
 """
 
-from collections.abc import Collection, Sequence
+import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
 from pipeline_webserver.errors import ConfigurationError
-from pipeline_webserver.inference.acceleration.base import DoesNotFit, SpeedUp
-from pipeline_webserver.inference.acceleration.last_layer import LastLayer, first_token
+from pipeline_webserver.inference.acceleration.base import NotApplicable, Optimization
+from pipeline_webserver.inference.acceleration.last_layer import LastLayer
 from pipeline_webserver.inference.acceleration.onednn import computed_rows
 from pipeline_webserver.inference.acceleration.selection import (
+    MAX_ROUNDS,
     Probe,
-    accelerate,
-    speed_ups_for,
-    tolerance_of,
-    worst_difference,
+    optimizations_for,
+    optimize,
+    summary,
 )
-from pipeline_webserver.inference.acceleration.unpadding import NoPadding
+from pipeline_webserver.inference.acceleration.unpadding import Unpadding
+from pipeline_webserver.inference.numerics import worst_difference
+from pipeline_webserver.inference.preprocessing.text import first_token
+from pipeline_webserver.model_info import OptimizationReport
 from tests.support.families import (
-    CUT,
     HEADS,
     LENGTHS,
-    PACKED,
-    UNPACKED,
+    NOT_UNPADDABLE,
+    REDUCIBLE,
+    UNPADDABLE,
     alone,
     make,
     masks,
@@ -34,31 +38,19 @@ from tests.support.families import (
     shapes_seen,
     together,
 )
+from tests.support.pipelines import apply_all
 
-READS = {"masked": masks, "classifier": first_token, "bare": None}
-
-
-def switch_on(model: Any, head: str) -> list[SpeedUp]:
-    """All that fit, whatever they gain."""
-    fitting = []
-    for speed_up in speed_ups_for(model, READS[head]):
-        try:
-            speed_up.on()
-        except DoesNotFit:
-            speed_up.off()
-        else:
-            fitting.append(speed_up)
-    return fitting
+POSITIONS_READ = {"masked": masks, "classifier": first_token, "bare": None}
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("family", PACKED)
-def test_a_mixed_batch_with_all_speed_ups_equals_the_untouched_model_row_by_row(family: str, head: str) -> None:
-    model, rows = make(PACKED[family](), head), rows_of(LENGTHS)
+@pytest.mark.parametrize("family", UNPADDABLE)
+def test_a_mixed_batch_with_all_optimizations_equals_the_untouched_model_row_by_row(family: str, head: str) -> None:
+    model, rows = make(UNPADDABLE[family](), head), rows_of(LENGTHS)
     untouched = alone(model, rows)
-    for speed_up in switch_on(model, head):
-        if speed_up.name == LastLayer.name and family not in CUT:
-            speed_up.off()
+    for optimization in apply_all(model, POSITIONS_READ[head]):
+        if optimization.name == LastLayer.name and family not in REDUCIBLE:
+            optimization.revert()
     shapes = shapes_seen(model)
     assert worst_difference(untouched, together(model, rows)) < 1e-5
     assert {shape[:2] for shape in shapes} == {(1, computed_rows(sum(LENGTHS)))}
@@ -66,77 +58,103 @@ def test_a_mixed_batch_with_all_speed_ups_equals_the_untouched_model_row_by_row(
 
 
 @pytest.mark.parametrize("head", ["masked", "classifier"])
-@pytest.mark.parametrize("family", sorted(set(PACKED) - CUT))
-def test_a_last_layer_that_cannot_be_cut_is_found_out_and_left_whole(family: str, head: str) -> None:
-    model, rows = make(PACKED[family](), head), rows_of(LENGTHS)
-    no_padding = NoPadding(model)
-    untouched, shown = alone(model, rows), str(model)
-    no_padding.on()
-    probe = Probe("in a batch", lambda names: together(model, rows), untouched)
-    (outcome,) = accelerate([LastLayer(model, READS[head], no_padding)], [probe], 1e-5)
-    assert outcome.on is False
-    assert str(outcome.why).startswith("it fails on this model")
-    assert str(model) == shown
+@pytest.mark.parametrize("family", sorted(set(UNPADDABLE) - REDUCIBLE))
+def test_a_last_layer_that_cannot_be_reduced_is_found_out_and_left_whole(family: str, head: str) -> None:
+    model, rows = make(UNPADDABLE[family](), head), rows_of(LENGTHS)
+    unpadding = Unpadding(model)
+    untouched, description = alone(model, rows), str(model)
+    unpadding.apply()
+    probe = Probe("in a batch", lambda applied: together(model, rows), untouched)
+    (report,) = optimize([LastLayer(model, POSITIONS_READ[head], unpadding)], [probe], 1e-5)
+    assert report.applied is False
+    assert str(report.reason).startswith("it fails on this model")
+    assert str(model) == description
     assert worst_difference(untouched, together(model, rows)) < 1e-5
 
 
 @pytest.mark.parametrize("head", ["masked", "classifier"])
-@pytest.mark.parametrize("family", UNPACKED)
-def test_a_family_that_does_not_fit_keeps_its_padding_and_stays_right(family: str, head: str) -> None:
-    model, rows = make(UNPACKED[family](), head), rows_of(LENGTHS)
+@pytest.mark.parametrize("family", NOT_UNPADDABLE)
+def test_a_family_that_cannot_be_unpadded_keeps_its_padding_and_its_outputs(family: str, head: str) -> None:
+    model, rows = make(NOT_UNPADDABLE[family](), head), rows_of(LENGTHS)
     untouched, in_one_pass = alone(model, rows), together(model, rows)
 
-    def run(names: Collection[str]) -> list[torch.Tensor]:
-        return together(model, rows) if NoPadding.name in names else alone(model, rows)
+    def run(applied: Sequence[Optimization]) -> list[torch.Tensor]:
+        return together(model, rows) if applied else alone(model, rows)
 
-    (outcome,) = accelerate([NoPadding(model)], [Probe("in a batch", run, untouched)], 1e-5)
-    assert outcome.on is False
-    assert outcome.difference is None or outcome.difference > 1e-2
+    (report,) = optimize([Unpadding(model)], [Probe("in a batch", run, untouched)], 1e-5)
+    assert report.applied is False
+    assert report.difference is None or report.difference > 1e-2
     assert worst_difference(untouched, alone(model, rows)) == 0
     assert worst_difference(in_one_pass, together(model, rows)) == 0
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "mpnet"])
-def test_switched_off_again_the_model_is_what_it_was_to_the_last_bit(family: str) -> None:
-    model, rows = make(PACKED[family]()), rows_of(LENGTHS)
-    before, shown = [*alone(model, rows), *together(model, rows)], str(model)
-    speed_ups = switch_on(model, "masked")
-    assert len(speed_ups) == 4
-    assert str(model) != shown
-    for speed_up in reversed(speed_ups):
-        speed_up.off()
-    assert str(model) == shown
+def test_with_all_optimizations_reverted_the_model_is_what_it_was_to_the_last_bit(family: str) -> None:
+    model, rows = make(UNPADDABLE[family]()), rows_of(LENGTHS)
+    before, description = [*alone(model, rows), *together(model, rows)], str(model)
+    optimizations = apply_all(model, masks)
+    assert len(optimizations) == 4
+    assert str(model) != description
+    for optimization in reversed(optimizations):
+        optimization.revert()
+    assert str(model) == description
     assert worst_difference(before, [*alone(model, rows), *together(model, rows)]) == 0
+
+
+def test_a_model_that_does_not_encode_texts_has_prepacked_weights_only() -> None:
+    model = make(UNPADDABLE["bert"]())
+    names = [optimization.name for optimization in optimizations_for(model, masks)]
+    assert names == ["masked_head", "unpadding", "last_layer", "prepacked_weights"]
+    assert [one.name for one in optimizations_for(model, None, encodes_text=False)] == ["prepacked_weights"]
 
 
 # Trying them
 
 
-class FakeSpeedUp(SpeedUp):
+class FakeOptimization(Optimization):
     """Named; does nothing, or raises."""
 
-    def __init__(self, name: str, error: Exception | None = None) -> None:
+    def __init__(self, name: str, error: Exception | None = None, *, is_default: bool = True) -> None:
         self.name = name
         self.error = error
+        self._is_default = is_default
         self._undo = []
 
-    def on(self) -> None:
+    @property
+    def is_default(self) -> bool:
+        return self._is_default
+
+    def apply(self) -> None:
         self._undo.append(lambda: None)
         if self.error is not None:
             raise self.error
 
 
 class FakeModel:
-    """A probe whose time and error depend on which speed-ups are on, and the clock that it moves."""
+    """A probe whose runs take `run_s` by the factors of what is applied, and the clock that they move.
 
-    def __init__(self, factors: dict[str, float], errors: dict[str, float] | None = None) -> None:
-        self.factors, self.errors, self.now = factors, errors or {}, 0.0
+    `errors` are what each optimization adds to a number of 10. `noise` is one more factor, anew for each run.
+    """
 
-    def run(self, names: Collection[str]) -> list[torch.Tensor]:
-        took_s = 1.0
+    def __init__(
+        self,
+        factors: dict[str, float],
+        errors: dict[str, float] | None = None,
+        *,
+        run_s: float = 1.0,
+        noise: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        self.factors, self.errors, self.run_s, self.noise = factors, errors or {}, run_s, noise
+        self.now = 0.0
+        self.runs: list[float] = []  # the seconds of each
+
+    def run(self, applied: Sequence[Optimization]) -> list[torch.Tensor]:
+        names = [optimization.name for optimization in applied]
+        seconds = self.run_s * self.noise()
         for name in names:
-            took_s *= self.factors.get(name, 1)
-        self.now += took_s
+            seconds *= self.factors.get(name, 1)
+        self.now += seconds
+        self.runs.append(seconds)
         return [torch.tensor([10.0 + sum(self.errors.get(name, 0) for name in names), 1.0])]
 
     def probe(self, name: str = "in a batch") -> Probe:
@@ -145,25 +163,30 @@ class FakeModel:
     def clock(self) -> float:
         return self.now
 
+    def optimize(self, *optimizations: Optimization, budget_s: float = 100.0) -> list[OptimizationReport]:
+        return optimize(optimizations, [self.probe()], 1e-4, self.clock, budget_s)
 
-def names_on(speed_ups: Sequence[SpeedUp]) -> list[str]:
-    return [speed_up.name for speed_up in speed_ups if speed_up.is_on]
+
+def timing_noise(seed: int) -> Callable[[], float]:
+    """A run is now and then slower than it could be: a little mostly, sometimes three times."""
+    generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    return lambda: 3.0 if generator.random() < 0.1 else 1 + abs(generator.gauss(0, 0.05))
 
 
-def test_a_speed_up_is_kept_if_it_is_faster_and_right_on_top_of_those_before_it() -> None:
+def test_an_optimization_is_tried_on_top_of_those_applied_and_left_out_where_it_is_slower_or_wrong() -> None:
     model = FakeModel({"fast": 0.5, "slow": 1.25, "wrong": 0.1, "last": 0.8}, {"wrong": 0.5, "last": 0.0001})
-    speed_ups = [
-        FakeSpeedUp("fast"),
-        FakeSpeedUp("slow"),
-        FakeSpeedUp("wrong"),
-        FakeSpeedUp("alien", DoesNotFit("it is for others")),
-        FakeSpeedUp("bad", RuntimeError("shapes\nand more")),
-        FakeSpeedUp("last"),
+    optimizations = [
+        FakeOptimization("fast"),
+        FakeOptimization("slow"),
+        FakeOptimization("wrong"),
+        FakeOptimization("alien", NotApplicable("it is for others")),
+        FakeOptimization("bad", RuntimeError("shapes\nand more")),
+        FakeOptimization("last"),
     ]
-    outcomes = accelerate(speed_ups, [model.probe()], 1e-4, model.clock)
-    assert names_on(speed_ups) == ["fast", "last"]
-    assert [outcome.on for outcome in outcomes] == [True, False, False, False, False, True]
-    assert [outcome.gains and round(outcome.gains["in a batch"], 3) for outcome in outcomes] == [
+    reports = model.optimize(*optimizations)
+    assert [optimization.name for optimization in optimizations if optimization.is_applied] == ["fast", "last"]
+    assert [report.applied for report in reports] == [True, False, False, False, False, True]
+    assert [report.gains and round(report.gains["in a batch"], 3) for report in reports] == [
         2,
         0.8,
         None,
@@ -171,11 +194,11 @@ def test_a_speed_up_is_kept_if_it_is_faster_and_right_on_top_of_those_before_it(
         None,
         1.25,
     ]
-    assert outcomes[-1].difference == pytest.approx(1e-5, rel=0.1)
-    assert [outcome.why for outcome in outcomes] == [
+    assert reports[-1].difference == pytest.approx(1e-5, rel=0.1)
+    assert [report.reason for report in reports] == [
         None,
-        "it is no faster here (0.80 times in a batch)",
-        "it changes the answers by 5.0e-02",
+        "it is not clearly faster here (0.80 times in a batch)",
+        "it changes the outputs by 5.0e-02",
         "it is for others",
         "it fails on this model (shapes)",
         None,
@@ -183,84 +206,204 @@ def test_a_speed_up_is_kept_if_it_is_faster_and_right_on_top_of_those_before_it(
 
 
 @pytest.mark.parametrize(
-    ("batch", "lone", "kept"),
+    ("batch", "lone", "by_default", "otherwise"),
     [
-        (0.5, 1.0, True),  # faster for many, as fast for one
-        (1.0, 0.5, True),
-        (0.99, 0.99, False),  # no more than a timing is off by
-        (0.5, 1.2, True),  # a little slower for one
-        (0.25, 1.3, False),  # too much slower for one
+        (0.5, 1.0, True, True),  # faster for many, as fast for one
+        (1.0, 0.5, True, True),
+        (0.99, 0.99, True, False),  # no more than a timing is off by
+        (1.03, 1.03, True, False),
+        (0.9, 0.9, True, True),
+        (1.1, 1.1, False, False),
+        (0.5, 1.2, True, True),  # a little slower for one
+        (0.25, 1.3, False, False),  # too much slower for one
     ],
 )
-def test_a_gain_for_a_batch_and_a_gain_for_one_input_count_alike(batch: float, lone: float, kept: bool) -> None:
-    one, other = FakeModel({"it": batch}), FakeModel({"it": lone})
-    probes = [one.probe("in a batch"), other.probe("alone")]
-    (outcome,) = accelerate([FakeSpeedUp("it")], probes, 1e-4, lambda: one.now + other.now)
-    assert outcome.on is kept
-    assert outcome.gains == pytest.approx({"in a batch": 1 / batch, "alone": 1 / lone})
-
-
-@pytest.mark.parametrize(("disturbed", "kept"), [(3, True), (20, False)])
-def test_a_speed_up_that_seems_slow_is_tried_longer_since_something_else_may_have_run(
-    disturbed: int, kept: bool
+def test_a_gain_in_a_batch_and_a_gain_alone_count_alike(
+    batch: float, lone: float, by_default: bool, otherwise: bool
 ) -> None:
-    model, rounds = FakeModel({"it": 0.5}), 0
-
-    def run(names: Collection[str]) -> list[torch.Tensor]:
-        nonlocal rounds
-        if "it" in names and (rounds := rounds + 1) <= 2 * disturbed + 1:  # two runs in each round, and the check
-            model.now += 1.0
-        return model.run(names)
-
-    (outcome,) = accelerate([FakeSpeedUp("it")], [Probe("alone", run, model.probe().reference)], 1e-4, model.clock)
-    assert outcome.on is kept
-    assert outcome.gains == {"alone": 2.0 if kept else pytest.approx(1 / 1.5)}
-    assert rounds == 1 + 2 * 4
+    for is_default, applied in ((True, by_default), (False, otherwise)):
+        many, one = FakeModel({"it": batch}), FakeModel({"it": lone})
+        probes = [many.probe("in a batch"), one.probe("alone")]
+        clock = lambda many=many, one=one: many.now + one.now  # noqa: E731
+        (report,) = optimize([FakeOptimization("it", is_default=is_default)], probes, 1e-4, clock, 200.0)
+        assert report.applied is applied
+        assert report.gains == pytest.approx({"in a batch": 1 / batch, "alone": 1 / lone})
 
 
-def test_a_speed_up_that_is_wrong_for_one_input_alone_is_left_off() -> None:
+def test_an_optimization_that_is_wrong_for_one_probe_is_left_out() -> None:
     right, wrong = FakeModel({"it": 0.5}), FakeModel({"it": 0.5}, {"it": 1.0})
-    (outcome,) = accelerate([FakeSpeedUp("it")], [right.probe(), wrong.probe("alone")], 1e-4, lambda: 0.0)
-    assert outcome.why == "it changes the answers by 1.0e-01"
+    probes = [right.probe(), wrong.probe("alone")]
+    (report,) = optimize([FakeOptimization("it")], probes, 1e-4, lambda: right.now + wrong.now)
+    assert report.applied is False
+    assert report.reason == "it changes the outputs by 1.0e-01"
 
 
-def test_a_speed_up_that_fails_midway_is_taken_off_whole() -> None:
-    model = make(PACKED["bert"]())
-
-    class Midway(NoPadding):
-        def on(self) -> None:
-            super().on()
-            raise RuntimeError("midway")
-
-    shown, before = str(model), model.config._attn_implementation
-    (outcome,) = accelerate([Midway(model)], [FakeModel({}).probe()], 1e-4)
-    assert outcome.why == "it fails on this model (midway)"
-    assert (str(model), model.config._attn_implementation) == (shown, before)
-    assert not model._forward_pre_hooks
+# Within a budget
 
 
-def test_a_speed_up_that_cannot_be_taken_off_stops_the_start_and_everything_else_of_it_is_taken_off() -> None:
-    taken_off: list[str] = []
-    speed_up = FakeSpeedUp("sticky", DoesNotFit("it is for others"))
-    speed_up._undo = [lambda: taken_off.append("first"), lambda: 1 / 0, lambda: taken_off.append("last")]
-    with pytest.raises(ConfigurationError, match=r"sticky could not be taken off .*PIPELINE_ACCELERATE=false"):
-        accelerate([speed_up], [FakeModel({}).probe()], 1e-4)
-    assert taken_off == ["last", "first"]
+@pytest.mark.parametrize("run_s", [0.05, 0.3, 1.0, 5.0, 1000.0])
+@pytest.mark.parametrize(("factor", "is_default"), [(1.0, True), (2.0, True), (0.5, True), (1.0, False), (0.5, False)])
+def test_the_budget_bounds_the_timed_seconds_whatever_the_probes_cost(
+    factor: float, is_default: bool, run_s: float
+) -> None:
+    names = ("a", "b", "c", "d")
+    model = FakeModel(dict.fromkeys(names, factor), run_s=run_s)
+    verified: list[float] = []
+
+    class Verified(FakeOptimization):
+        """Notes the seconds of the run that verifies it, the first behind its first `apply`."""
+
+        def apply(self) -> None:
+            if self not in applied:
+                applied.append(self)
+                verified.append(len(model.runs))
+            super().apply()
+
+    applied: list[Optimization] = []
+    model.optimize(*(Verified(name, is_default=is_default) for name in names), budget_s=10.0)
+    timed = [seconds for index, seconds in enumerate(model.runs) if index not in verified]
+    assert sum(timed) <= 10.0 + max(timed, default=0.0) + 1e-9  # a run that began in time is not broken off
 
 
-def test_a_difference_is_relative_to_the_largest_number_and_endless_for_what_is_none() -> None:
-    one, other = torch.tensor([100.0, 1.0]), torch.tensor([101.0, 1.0])
-    assert worst_difference([one], [other]) == pytest.approx(0.01)
-    assert worst_difference([one], [one]) == 0
-    assert worst_difference([one], [torch.tensor([100.0, torch.nan])]) == torch.inf
-    assert worst_difference([torch.tensor([torch.inf, 1.0])], [other]) == torch.inf
-    assert worst_difference([one], [torch.tensor([100.0])]) == torch.inf
-    assert worst_difference([torch.zeros(0, 2)], [torch.zeros(0, 2)]) == 0
+def test_an_optimization_that_keeps_overruling_is_timed_in_a_bounded_number_of_rounds() -> None:
+    model = FakeModel({"bad": 2.0})
+    model.optimize(FakeOptimization("bad"), budget_s=1e6)
+    assert len(model.runs) == 1 + MAX_ROUNDS * 4
+
+
+def test_what_one_optimization_leaves_of_the_budget_is_for_the_others() -> None:
+    model = FakeModel({"good": 0.5, "bad": 2.0})
+    model.optimize(FakeOptimization("good"), FakeOptimization("bad"), budget_s=40.0)
+    good = 2 * (2 * 1 + 2 * 0.5)  # confirmed in two rounds, of two runs without it and two with it
+    runs_on_top = len(model.runs) - 1 - 2 * 4 - 1
+    assert runs_on_top > 40  # over half of the budget, in runs of 0.5 s without it and 1 s with it
+    assert model.now <= 40 + 0.5 + 1 + 1
+    assert model.now > 40 - good
+
+
+@pytest.mark.parametrize(("is_default", "applied"), [(True, True), (False, False)])
+@pytest.mark.parametrize("budget_s", [0.0, 4.0])  # nothing, and not enough for one round
+def test_an_optimization_that_is_not_timed_is_what_is_its_default_and_says_so(
+    budget_s: float, is_default: bool, applied: bool
+) -> None:
+    model = FakeModel({"it": 0.5 if applied else 2.0})
+    optimization = FakeOptimization("it", is_default=is_default)
+    (report,) = model.optimize(optimization, budget_s=min(budget_s, 4 * model.factors["it"]))
+    assert (report.applied, optimization.is_applied) == (applied, applied)
+    assert (report.difference, report.gains) == (0, None)
+    assert report.reason == "the default on this CPU, not timed: all optimizations together have 3 s"
+
+
+def test_an_optimization_that_is_not_timed_is_verified_all_the_same() -> None:
+    (report,) = FakeModel({}, {"it": 1.0}).optimize(FakeOptimization("it"), budget_s=0.0)
+    assert report.applied is False
+    assert report.reason == "it changes the outputs by 1.0e-01"
+
+
+@pytest.mark.parametrize("budget_s", [12.5, 13.5, 14.0, 15.0, 17.0])  # two rounds of six seconds, and a part of one
+def test_a_clear_loss_in_too_few_rounds_does_not_overturn_the_default(budget_s: float) -> None:
+    model, optimization = FakeModel({"it": 2.0}), FakeOptimization("it")
+    (report,) = model.optimize(optimization, budget_s=budget_s)
+    assert report.applied is optimization.is_applied is True
+    assert report.gains == {"in a batch": 0.5}
+
+
+# Noise
+
+
+@pytest.mark.parametrize(("disturbed_rounds", "applied"), [(3, True), (20, False)])
+def test_a_default_that_seems_slow_is_timed_longer_since_another_process_may_have_disturbed_it(
+    disturbed_rounds: int, applied: bool
+) -> None:
+    model, runs = FakeModel({"it": 0.5}), 0
+
+    def run(optimizations: Sequence[Optimization]) -> list[torch.Tensor]:
+        nonlocal runs
+        runs += len(optimizations)
+        if optimizations and runs <= 1 + 2 * disturbed_rounds:  # the first verifies it, and each round has two
+            model.now += 1.0
+        return model.run(optimizations)
+
+    probe = Probe("alone", run, model.probe().reference)
+    (report,) = optimize([FakeOptimization("it")], [probe], 1e-4, model.clock, 80.0)
+    assert report.applied is applied
+    assert report.gains == {"alone": 2.0 if applied else pytest.approx(1 / 1.5)}
+    assert runs == 1 + 2 * 4 or not applied
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float32, 1e-4), (torch.float64, 1e-4), (torch.float16, 1e-2), (torch.bfloat16, 5e-2)],
+    ("factor", "is_default", "applied"),
+    [
+        (1.0, True, True),  # noise alone overturns no default
+        (1.0, False, False),
+        (0.97, False, False),
+        (1.02, True, True),
+        (0.7, False, True),  # a clear gain does
+        (1.5, True, False),  # as does a clear loss
+        (0.7, True, True),
+        (1.5, False, False),
+    ],
 )
-def test_short_numbers_may_differ_more(dtype: torch.dtype, tolerance: float) -> None:
-    assert tolerance_of(dtype) == tolerance
+def test_starts_with_different_noise_decide_alike(factor: float, is_default: bool, applied: bool) -> None:
+    decisions = {
+        FakeModel({"it": factor}, noise=timing_noise(seed))
+        .optimize(FakeOptimization("it", is_default=is_default), budget_s=100.0)[0]
+        .applied
+        for seed in range(100)
+    }
+    assert decisions == {applied}
+
+
+# Failures
+
+
+def test_an_optimization_that_fails_midway_is_reverted_as_a_whole() -> None:
+    model = make(UNPADDABLE["bert"]())
+
+    class Midway(Unpadding):
+        def apply(self) -> None:
+            super().apply()
+            raise RuntimeError("midway")
+
+    description, attention = str(model), model.config._attn_implementation
+    (report,) = FakeModel({}).optimize(Midway(model))
+    assert report.reason == "it fails on this model (midway)"
+    assert (str(model), model.config._attn_implementation) == (description, attention)
+    assert not model._forward_pre_hooks
+
+
+def test_an_optimization_that_cannot_be_reverted_stops_the_start_and_its_other_changes_are_undone() -> None:
+    undone: list[str] = []
+    optimization = FakeOptimization("sticky", NotApplicable("it is for others"))
+    optimization._undo = [lambda: undone.append("first"), lambda: 1 / 0, lambda: undone.append("last")]
+    with pytest.raises(ConfigurationError) as raised:
+        FakeModel({}).optimize(optimization)
+    assert str(raised.value) == (
+        "the optimization sticky could not be reverted (division by zero); PIPELINE_ACCELERATE=false tries none"
+    )
+    assert undone == ["last", "first"]
+
+
+# Log
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (OptimizationReport("it", True, 0.0, {"a": 1.5, "b": 0.99}), "1.50 times as fast a, 0.99 times as fast b"),
+        (OptimizationReport("it", True, 0.0, None, "why"), "why"),
+        (OptimizationReport("it", False, None, None, "why"), "not applied, why"),
+    ],
+)
+def test_a_report_is_a_few_words_in_the_log(report: OptimizationReport, words: str) -> None:
+    assert summary(report) == words
+
+
+def test_what_became_of_each_optimization_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    optimizations: list[Any] = [FakeOptimization("fast"), FakeOptimization("alien", NotApplicable("it is for others"))]
+    FakeModel({"fast": 0.5}).optimize(*optimizations)
+    assert caplog.messages == [
+        "Optimization fast: 2.00 times as fast in a batch.",
+        "Optimization alien: not applied, it is for others.",
+    ]

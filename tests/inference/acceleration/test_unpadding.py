@@ -1,4 +1,4 @@
-"""Packing leaves no trace but speed, and leaves alone what it is not for. Families are in `test_acceleration`."""
+"""Unpadding changes nothing but the speed, and leaves alone what it is not for. Families are in `test_selection`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,40 +8,40 @@ import torch
 import transformers
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pipeline_webserver.inference.acceleration.base import DoesNotFit, stack_of
-from pipeline_webserver.inference.acceleration.selection import worst_difference
-from pipeline_webserver.inference.acceleration.unpadding import NoPadding, Packing, attend_by_row
-from tests.support.families import LENGTHS, PACKED, alone, make, read, rows_of, together
+from pipeline_webserver.inference.acceleration.base import NotApplicable, encoder_layers
+from pipeline_webserver.inference.acceleration.unpadding import UnpaddedBatch, Unpadding, varlen_attention
+from pipeline_webserver.inference.numerics import worst_difference
+from tests.support.families import LENGTHS, UNPADDABLE, alone, make, read, rows_of, together
 
 
 def test_a_pass_that_fails_leaves_nothing_behind_for_the_next() -> None:
-    model, rows = make(PACKED["bert"]()), rows_of(LENGTHS)
+    model, rows = make(UNPADDABLE["bert"]()), rows_of(LENGTHS)
     untouched = alone(model, rows)
-    NoPadding(model).on()
-    breaking = stack_of(model)[1].register_forward_pre_hook(lambda module, args: 1 / 0)
+    Unpadding(model).apply()
+    breaking = encoder_layers(model)[1].register_forward_pre_hook(lambda module, args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         together(model, rows)
     breaking.remove()
     assert worst_difference(untouched, alone(model, rows)) < 1e-5
 
 
-def test_packing_puts_rows_of_equal_length_together_wherever_their_padding_is() -> None:
+def test_unpadding_puts_rows_of_equal_length_together_wherever_their_padding_is() -> None:
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)
-    packing = Packing.of(mask)
-    assert packing.tokens.tolist() == [0, 1, 7, 8, 3, 4, 5]
-    assert packing.groups == [(2, 2), (1, 3)]
+    unpadded = UnpaddedBatch.of(mask)
+    assert unpadded.tokens.tolist() == [0, 1, 7, 8, 3, 4, 5]
+    assert unpadded.groups == [(2, 2), (1, 3)]
     values = torch.arange(1.0, 10).view(3, 3, 1)
-    assert packing.pack(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to a multiple of four
-    assert packing.unpack(packing.pack(values)).flatten().tolist() == [1, 2, 0, 4, 5, 6, 0, 8, 9]
+    assert unpadded.unpad(values).flatten().tolist() == [1, 2, 8, 9, 4, 5, 6, 0]  # filled up to a multiple of four
+    assert unpadded.pad(unpadded.unpad(values)).flatten().tolist() == [1, 2, 0, 4, 5, 6, 0, 8, 9]
     positions = torch.tensor([0.0, 1, 2]).view(1, 3, 1)  # one row that stands for all
-    assert packing.pack(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
+    assert unpadded.unpad(positions).flatten().tolist() == [0, 1, 1, 2, 0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("lengths", [(5,), (29,), (2, 3), (20, 12)])
-def test_rows_that_come_padded_themselves_are_packed_too(lengths: tuple[int, ...]) -> None:
-    model, rows = make(PACKED["bert"]()), rows_of(lengths)
+def test_rows_that_come_padded_themselves_are_unpadded_too(lengths: tuple[int, ...]) -> None:
+    model, rows = make(UNPADDABLE["bert"]()), rows_of(lengths)
     untouched = alone(model, rows)
-    NoPadding(model).on()
+    Unpadding(model).apply()
     ids = torch.ones(len(rows), 32, dtype=torch.long)
     for index, row in enumerate(rows):
         ids[index, : row.shape[1]] = row
@@ -65,26 +65,26 @@ def test_attention_equals_that_of_transformers_with_the_same_window_and_bias(
     theirs, _ = sdpa_attention_forward(
         module, query, key, value, near, scaling=0.3, position_bias=bias, is_causal=False
     )
-    ours, _ = attend_by_row(module, query, key, value, None, scaling=0.3, position_bias=bias, sliding_window=reach)
+    ours, _ = varlen_attention(module, query, key, value, None, scaling=0.3, position_bias=bias, sliding_window=reach)
     assert worst_difference([theirs], [ours]) < 1e-6
 
 
-def test_a_model_that_caps_its_scores_is_none_for_attention_by_row() -> None:
+def test_a_model_that_caps_its_scores_is_not_for_attention_by_row() -> None:
     query, key, value = torch.randn(3, 1, 2, 4, 8)
-    with pytest.raises(DoesNotFit, match="caps scores"):
-        attend_by_row(torch.nn.Module(), query, key, value, None, softcap=50.0)
+    with pytest.raises(NotApplicable, match="caps scores"):
+        varlen_attention(torch.nn.Module(), query, key, value, None, softcap=50.0)
 
 
-@pytest.mark.parametrize("asked", ["output_hidden_states", "output_attentions"])
-def test_a_model_that_is_set_to_return_what_is_inside_is_left_untouched(asked: str) -> None:
-    config = PACKED["bert"]()
-    setattr(config, asked, True)
-    with pytest.raises(DoesNotFit, match="return what is inside"):
-        NoPadding(make(config)).on()
+@pytest.mark.parametrize("setting", ["output_hidden_states", "output_attentions"])
+def test_a_model_that_returns_hidden_states_or_attentions_is_left_untouched(setting: str) -> None:
+    config = UNPADDABLE["bert"]()
+    setattr(config, setting, True)
+    with pytest.raises(NotApplicable, match="return hidden states"):
+        Unpadding(make(config)).apply()
 
 
 @pytest.mark.parametrize(
-    ("model", "why"),
+    ("model", "reason"),
     [
         (lambda: transformers.GPT2Model(transformers.GPT2Config(n_embd=32, n_layer=2, n_head=2)), "encoders only"),
         (
@@ -105,10 +105,10 @@ def test_a_model_that_is_set_to_return_what_is_inside_is_left_untouched(asked: s
         ),
     ],
 )
-def test_decoders_images_and_audio_are_left_untouched(model: Callable[[], Any], why: str) -> None:
-    made = model().eval()
-    before = str(made), made.config._attn_implementation
-    with pytest.raises(DoesNotFit, match=why):
-        NoPadding(made).on()
-    assert (str(made), made.config._attn_implementation) == before
-    assert not made._forward_pre_hooks
+def test_decoders_images_and_audio_are_left_untouched(model: Callable[[], Any], reason: str) -> None:
+    left = model().eval()
+    before = str(left), left.config._attn_implementation
+    with pytest.raises(NotApplicable, match=reason):
+        Unpadding(left).apply()
+    assert (str(left), left.config._attn_implementation) == before
+    assert not left._forward_pre_hooks

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ def ours(folder: Path, text: str, prompt_name: str | None = None, normalize: boo
     embedding, (model, tokenizer) = read(folder), plain(folder)
     prompt = embedding.prompt(prompt_name)
     prompt_tokens = count_prompt_tokens(tokenizer(prompt)["input_ids"], tokenizer.all_special_ids) if prompt else 0
-    cut = {"truncation": True, "max_length": embedding.max_tokens}
-    inputs = tokenizer(embedding.text(text, prompt_name), return_tensors="pt", **cut)
+    options = {"truncation": True, "max_length": embedding.max_tokens}
+    inputs = tokenizer(embedding.text(text, prompt_name), return_tensors="pt", **options)
     with torch.no_grad():
         hidden = model(**inputs).last_hidden_state
     return embedding.embed(hidden, prompt_tokens, normalize)
@@ -96,7 +97,7 @@ def test_the_real_minilm_gives_what_sentence_transformers_gives(text: str) -> No
 
 
 def test_the_real_minilm_is_described_as_its_files_say() -> None:
-    assert read(MINILM).describe() == {
+    assert asdict(read(MINILM).describe()) == {
         "dim": 384,
         "pooling": ["mean"],
         "normalize": True,
@@ -106,13 +107,13 @@ def test_the_real_minilm_is_described_as_its_files_say() -> None:
     }
 
 
-def test_texts_that_differ_only_behind_the_cut_are_the_same_text() -> None:
+def test_texts_that_differ_only_behind_the_truncation_have_equal_embeddings() -> None:
     long = "fox " * 254  # and two special tokens: all of the 256
     assert ours(MINILM, long + "bear").tolist() == ours(MINILM, long + "wolf").tolist()
     assert ours(MINILM, long[4:] + "bear").tolist() != ours(MINILM, long[4:] + "wolf").tolist()
 
 
-def test_a_model_that_makes_letters_small_does_so_as_sentence_transformers_does(tmp_path: Path) -> None:
+def test_a_model_that_lowercases_texts_does_so_as_sentence_transformers_does(tmp_path: Path) -> None:
     """The sigma at the end of a word has a small form of its own, which the tokenizers library does not use."""
     folder = shutil.copytree(
         MINILM, tmp_path / "model", copy_function=lambda source, target: Path(target).symlink_to(source)
@@ -121,8 +122,8 @@ def test_a_model_that_makes_letters_small_does_so_as_sentence_transformers_does(
     (folder / "tokenizer_config.json").unlink()
     (folder / "tokenizer.json").unlink()
     write(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": True})
-    told = json.loads((MINILM / "tokenizer_config.json").read_text())
-    write(folder / "tokenizer_config.json", {**told, "do_lower_case": False})
+    declared = json.loads((MINILM / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", {**declared, "do_lower_case": False})
     tokenizer = json.loads((MINILM / "tokenizer.json").read_text())
     tokenizer["normalizer"]["lowercase"] = False
     write(folder / "tokenizer.json", tokenizer)
@@ -178,22 +179,22 @@ def test_every_activation_is_read_as_by_sentence_transformers(name: str, tmp_pat
 
 @pytest.mark.parametrize("include_prompt", [True, False])
 def test_a_prompt_is_read_or_left_out_as_by_sentence_transformers(include_prompt: bool, tmp_path: Path) -> None:
-    told = {"prompts": {"search": "what is it : "}, "default_prompt_name": "search"}
+    declared = {"prompts": {"search": "what is it : "}, "default_prompt_name": "search"}
     poolings = pooling(*MODES, include_prompt=include_prompt)
-    folder = sentence_model(tmp_path, [poolings], config_sentence_transformers=told)
+    folder = sentence_model(tmp_path, [poolings], config_sentence_transformers=declared)
     assert max(distance(folder, text, name) for text in TEXTS for name in (None, "search", "query")) < 1e-5
 
 
-def test_a_configuration_may_cut_the_embedding_behind_its_normalize(tmp_path: Path) -> None:
-    told = {"truncate_dim": 5}
-    folder = sentence_model(tmp_path, [pooling("mean"), normalize()], config_sentence_transformers=told)
+def test_a_configuration_may_truncate_the_embedding_behind_its_normalize(tmp_path: Path) -> None:
+    declared = {"truncate_dim": 5}
+    folder = sentence_model(tmp_path, [pooling("mean"), normalize()], config_sentence_transformers=declared)
     assert distance(folder, TEXT) < 1e-5
     assert np.linalg.norm(ours(folder, TEXT)) < 0.9
     theirs = sentences(folder).encode(TEXT, normalize_embeddings=True)
     assert np.abs(ours(folder, TEXT, normalize=True) - theirs).max() < 1e-6
 
 
-def test_what_sentence_transformers_saves_now_is_read_like_what_it_saved_then(tmp_path: Path) -> None:
+def test_the_new_form_of_a_configuration_is_read_like_the_old_one(tmp_path: Path) -> None:
     old = sentence_model(
         tmp_path / "old",
         [pooling("mean", "max", include_prompt=False), dense(8, 2 * HIDDEN), layer_norm(8), normalize()],
@@ -205,8 +206,8 @@ def test_what_sentence_transformers_saves_now_is_read_like_what_it_saved_then(tm
     types = [module["type"] for module in json.loads((new / "modules.json").read_text())]
     assert types[1] == "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
     assert "max_seq_length" not in json.loads((new / "sentence_bert_config.json").read_text())
-    described = {**read(new).describe(), "prompts": {*read(new).prompts}}
-    assert described == {**read(old).describe(), "prompts": {*read(old).prompts}}
+    described = {**asdict(read(new).describe()), "prompts": {*read(new).prompts}}
+    assert described == {**asdict(read(old).describe()), "prompts": {*read(old).prompts}}
     assert described["max_tokens"] == 17
     for text in TEXTS:
         assert distance(new, text, "search") < 1e-5
@@ -225,12 +226,12 @@ def test_what_sentence_transformers_saves_now_is_read_like_what_it_saved_then(tm
         ({"max_seq_length": 17, "tokenizer_args": {"model_max_length": 20}}, 50, 20),
     ],
 )
-def test_texts_are_cut_where_sentence_transformers_cuts_them(
+def test_texts_are_truncated_where_sentence_transformers_truncates_them(
     settings: dict[str, Any], tokenizer_limit: int, limit: int, tmp_path: Path
 ) -> None:
     folder = sentence_model(tmp_path, [pooling("mean")], sentence_bert_config=settings)
-    told = json.loads((folder / "tokenizer_config.json").read_text())
-    write(folder / "tokenizer_config.json", {**told, "model_max_length": tokenizer_limit})
+    declared = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder / "tokenizer_config.json", {**declared, "model_max_length": tokenizer_limit})
     assert read(folder).max_tokens == sentences(folder).max_seq_length == limit
     assert distance(folder, TEXT * 30) < 1e-5
 
@@ -244,7 +245,7 @@ def test_the_older_names_of_the_first_modules_file_are_known(tmp_path: Path) -> 
 # Requests
 
 
-def test_a_request_may_say_whether_the_length_becomes_one(tmp_path: Path) -> None:
+def test_a_request_may_set_whether_the_embedding_is_normalized(tmp_path: Path) -> None:
     raw = ours(MINILM, "a test", normalize=False)
     assert np.linalg.norm(raw) > 1.5
     assert np.abs(raw / np.linalg.norm(raw) - ours(MINILM, "a test")).max() < 1e-6
@@ -254,9 +255,9 @@ def test_a_request_may_say_whether_the_length_becomes_one(tmp_path: Path) -> Non
     assert np.linalg.norm(ours(folder, TEXT, normalize=True)) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_prompt_is_had_by_its_name(tmp_path: Path) -> None:
-    told = {"prompts": {"query": "q: ", "passage": None}, "default_prompt_name": "query"}
-    embedding = read(sentence_model(tmp_path, [pooling("mean")], config_sentence_transformers=told))
+def test_a_prompt_is_found_by_its_name(tmp_path: Path) -> None:
+    declared = {"prompts": {"query": "q: ", "passage": None}, "default_prompt_name": "query"}
+    embedding = read(sentence_model(tmp_path, [pooling("mean")], config_sentence_transformers=declared))
     assert [embedding.prompt(name) for name in (None, "query", "document", "passage")] == ["q: ", "q: ", "", ""]
     assert embedding.text("A", "query") == "q: A"
     with pytest.raises(
@@ -276,9 +277,9 @@ def test_where_no_token_is_left_there_is_no_embedding(
     tokens: int, prompt_tokens: int, why: str, tmp_path: Path
 ) -> None:
     embedding = read(sentence_model(tmp_path, [pooling("max", include_prompt=False)]))
-    with pytest.raises(Rejected) as refused:
+    with pytest.raises(Rejected) as raised:
         embedding.embed(torch.ones(1, tokens, HIDDEN), prompt_tokens)
-    assert str(refused.value) == why
+    assert str(raised.value) == why
 
 
 def test_a_hidden_state_of_half_precision_or_with_gradients_gives_float32(tmp_path: Path) -> None:
@@ -290,11 +291,11 @@ def test_a_hidden_state_of_half_precision_or_with_gradients_gives_float32(tmp_pa
 
 
 @pytest.mark.parametrize(("tokens", "count"), [([], 0), ([2, 7, 8, 3], 3), ([2, 7, 8], 3), ([3], 0)])
-def test_a_special_token_at_the_end_of_a_prompt_is_not_its(tokens: list[int], count: int) -> None:
+def test_a_special_token_at_the_end_of_a_prompt_does_not_count(tokens: list[int], count: int) -> None:
     assert count_prompt_tokens(tokens, [2, 3]) == count
 
 
-# What is not computed
+# What is not supported
 
 
 def test_without_a_configuration_there_is_no_embedding(tmp_path: Path) -> None:
@@ -302,13 +303,13 @@ def test_without_a_configuration_there_is_no_embedding(tmp_path: Path) -> None:
     assert read_embedding("", None) is None
 
 
-def refusal(folder: Path) -> str:
+def error_of(folder: Path) -> str:
     """Why a model has no embedding, without what each line begins with."""
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as raised:
         read_embedding(str(folder), None)
     start = f"'{folder}' has embeddings that cannot be served: "
-    assert str(refused.value).startswith(start)
-    return str(refused.value).removeprefix(start)
+    assert str(raised.value).startswith(start)
+    return str(raised.value).removeprefix(start)
 
 
 @pytest.mark.parametrize(
@@ -366,33 +367,33 @@ def refusal(folder: Path) -> str:
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(kind for kind, _, _ in value),
 )
-def test_modules_that_are_not_computed_are_told(described: list[Module], why: str, tmp_path: Path) -> None:
-    assert refusal(configure(tmp_path, described)) == why
+def test_modules_that_are_not_supported_are_named(described: list[Module], why: str, tmp_path: Path) -> None:
+    assert error_of(configure(tmp_path, described)) == why
 
 
 @pytest.mark.parametrize(
     "named", ["os.system", "torch.nn.Softmax", "torch.hub.load", "torch.nn.own.ReLU", "transformers.activations.GELU"]
 )
-def test_an_activation_that_is_not_on_the_list_is_told_and_not_run(named: str, tmp_path: Path) -> None:
+def test_an_activation_that_is_not_on_the_list_is_named_and_not_run(named: str, tmp_path: Path) -> None:
     folder = configure(tmp_path, [pooling("mean"), dense(8, activation_function=named)])
-    assert refusal(folder) == (
+    assert error_of(folder) == (
         f"its activation function '{named}' is none of torch.nn's {', '.join(ACTIVATIONS)}; choose another model"
     )
 
 
-def configure_with(folder: Path, index: int, **said: str) -> None:
-    """A pooling behind a Transformer, and what the list of modules says of one of them."""
+def configure_with(folder: Path, index: int, **changes: str) -> None:
+    """A pooling behind a Transformer, with changes to one of them in the list of modules."""
     configure(folder, [pooling("mean")])
     listed = json.loads((folder / "modules.json").read_text())
-    listed[index].update(said)
+    listed[index].update(changes)
     write(folder / "modules.json", listed)
 
 
-def test_a_module_of_the_models_own_is_told_and_not_run(tmp_path: Path) -> None:
+def test_a_module_of_the_models_own_is_named_and_not_run(tmp_path: Path) -> None:
     """Even if it is called like one of theirs."""
     configure_with(tmp_path, 1, type="own.Pooling")
     (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
-    assert refusal(tmp_path) == (
+    assert error_of(tmp_path) == (
         "its module 'own.Pooling' is code of its own, which this server does not run; choose another model"
     )
 
@@ -400,20 +401,20 @@ def test_a_module_of_the_models_own_is_told_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["../elsewhere", "/etc"])
 def test_a_module_outside_of_the_model_is_not_read(place: str, tmp_path: Path) -> None:
     configure_with(tmp_path, 1, path=place)
-    assert refusal(tmp_path) == (
+    assert error_of(tmp_path) == (
         f"its module '{HEAD}Pooling' is in '{place}', outside of the model; choose another model"
     )
 
 
-def test_a_transformer_in_a_folder_of_its_own_is_told(tmp_path: Path) -> None:
+def test_a_transformer_in_a_folder_of_its_own_is_an_error(tmp_path: Path) -> None:
     configure_with(tmp_path, 0, path="0_Transformer")
-    assert refusal(tmp_path) == "its Transformer is in '0_Transformer'; save it again with sentence-transformers"
+    assert error_of(tmp_path) == "its Transformer is in '0_Transformer'; save it again with sentence-transformers"
 
 
 @pytest.mark.parametrize("listed", [7, {"0": "Transformer"}, [{"type": "x"}]])
-def test_modules_that_are_no_list_of_them_are_told(listed: Any, tmp_path: Path) -> None:
+def test_modules_that_are_no_list_are_an_error(listed: Any, tmp_path: Path) -> None:
     write(tmp_path / "modules.json", listed)
-    assert refusal(tmp_path) == "its modules.json is no list of types and paths; download the model again"
+    assert error_of(tmp_path) == "its modules.json is no list of types and paths; download the model again"
 
 
 @pytest.mark.parametrize(
@@ -436,15 +437,15 @@ def test_modules_that_are_no_list_of_them_are_told(listed: Any, tmp_path: Path) 
         ),
     ],
 )
-def test_settings_that_change_the_model_or_its_texts_are_told(
+def test_settings_that_change_the_model_or_its_texts_are_named(
     settings: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     folder = configure(tmp_path, [pooling("mean")], sentence_bert_config=settings)
-    assert refusal(folder) == f"its Transformer sets {named}, which is not followed here; choose another model"
+    assert error_of(folder) == f"its Transformer sets {named}, which is not followed here; choose another model"
 
 
 @pytest.mark.parametrize(
-    ("told", "why"),
+    ("declared", "why"),
     [
         ({"model_type": "CrossEncoder"}, "it is a CrossEncoder, not a SentenceTransformer; choose another model"),
         (
@@ -453,8 +454,10 @@ def test_settings_that_change_the_model_or_its_texts_are_told(
         ),
     ],
 )
-def test_what_a_model_says_of_itself_is_checked(told: dict[str, Any], why: str, tmp_path: Path) -> None:
-    assert refusal(configure(tmp_path, [pooling("mean")], config_sentence_transformers=told)) == why
+def test_the_kind_of_a_model_and_its_default_prompt_are_checked(
+    declared: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    assert error_of(configure(tmp_path, [pooling("mean")], config_sentence_transformers=declared)) == why
 
 
 def test_a_small_model_without_modules_is_no_sentence_model(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of pooling and every layer, by numbers that can be counted by hand."""
+"""Every kind of pooling and every layer, by numbers that can be computed by hand."""
 
 import pytest
 import torch
@@ -36,11 +36,11 @@ def test_a_pooling_reads_all_tokens_or_those_behind_the_prompt(
     assert Pooling((mode,), include_prompt=False)(HIDDEN, 1).tolist() == pytest.approx(without)
 
 
-def test_several_poolings_stand_one_behind_the_other_as_they_are_named() -> None:
+def test_several_poolings_are_concatenated_in_the_order_of_their_names() -> None:
     assert Pooling(("max", "cls"))(HIDDEN, 0).tolist() == [6, 10, 1, -8]
 
 
-def test_a_prompt_that_is_all_there_is_leaves_nothing_to_read() -> None:
+def test_a_text_of_its_prompt_only_has_nothing_to_pool() -> None:
     with pytest.raises(
         Rejected, match=r"^The text has no tokens behind the 4 of its prompt to make an embedding of\.$"
     ):

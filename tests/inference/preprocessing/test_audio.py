@@ -1,4 +1,4 @@
-"""Any file that claims to be sound is read under limits, or refused with a reason."""
+"""Any file that claims to be audio is read under limits, or is an error with a reason."""
 
 import struct
 from collections.abc import Callable
@@ -8,24 +8,22 @@ import numpy as np
 import pytest
 import soxr
 
-from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import Rejected, TooLarge
-from pipeline_webserver.inference.loading import load
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from pipeline_webserver.inference.preprocessing.audio import samples_of
-from pipeline_webserver.inference.preprocessing.base import Limits, PreparedInput
+from pipeline_webserver.inference.model_inputs import Limits, PreparedInput
+from pipeline_webserver.inference.pipeline_runner import PipelineRunner
+from pipeline_webserver.inference.preprocessing.audio import decode_audio
 from tests.support import media_models
 from tests.support.media import RATE_HZ, noise, recording
-from tests.support.pipelines import run
+from tests.support.pipelines import load_pipeline, run, runner_of
 
 
 def test_samples_at_the_models_rate_come_as_they_were_recorded() -> None:
-    assert samples_of(recording(noise(1)), RATE_HZ, 1).tolist() == noise(1).tolist()
+    assert decode_audio(recording(noise(1)), RATE_HZ, 1).tolist() == noise(1).tolist()
 
 
 @pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None)])
 def test_the_usual_files_are_read(kind: str, subtype: str | None) -> None:
-    samples = samples_of(recording(noise(1), kind=kind, subtype=subtype), RATE_HZ, 1)
+    samples = decode_audio(recording(noise(1), kind=kind, subtype=subtype), RATE_HZ, 1)
     assert samples.dtype == np.float32
     assert len(samples) == pytest.approx(8_000, rel=0.3)  # mp3 has frames of its own
     if kind in {"WAV", "FLAC"}:
@@ -34,59 +32,59 @@ def test_the_usual_files_are_read(kind: str, subtype: str | None) -> None:
 
 def test_channels_are_mixed() -> None:
     both = np.stack([noise(1), noise(2)], axis=1)
-    assert samples_of(recording(both), RATE_HZ, 1) == pytest.approx(both.mean(axis=1), abs=1e-7)
+    assert decode_audio(recording(both), RATE_HZ, 1) == pytest.approx(both.mean(axis=1), abs=1e-7)
 
 
 def test_another_rate_is_brought_to_the_models() -> None:
-    samples = samples_of(recording(noise(1, rate_hz=8_000), rate_hz=8_000), RATE_HZ, 1)
+    samples = decode_audio(recording(noise(1, rate_hz=8_000), rate_hz=8_000), RATE_HZ, 1)
     assert samples.tolist() == soxr.resample(noise(1, rate_hz=8_000), 8_000, RATE_HZ).tolist()
 
 
-def test_what_is_longer_than_the_server_takes_is_refused() -> None:
-    assert len(samples_of(recording(noise(1, 0.5)), RATE_HZ, 0.5)) == 8_000
+def test_what_is_longer_than_the_server_takes_is_an_error() -> None:
+    assert len(decode_audio(recording(noise(1, 0.5)), RATE_HZ, 0.5)) == 8_000
     with pytest.raises(TooLarge, match=r"^The audio is longer than 0\.5 s, which is what the server takes\.$"):
-        samples_of(recording(noise(1, 0.501)), RATE_HZ, 0.5)
+        decode_audio(recording(noise(1, 0.501)), RATE_HZ, 0.5)
 
 
-def test_hours_of_silence_in_a_small_file_are_refused_before_they_are_decoded() -> None:
+def test_hours_of_silence_in_a_small_file_are_an_error_before_they_are_decoded() -> None:
     data = recording(np.zeros(RATE_HZ * 3_600, dtype=np.float32), kind="FLAC", subtype="PCM_16")
     assert len(data) < 2**20
     with pytest.raises(TooLarge):
-        samples_of(data, RATE_HZ, 60)
+        decode_audio(data, RATE_HZ, 60)
 
 
 def test_what_the_head_says_of_its_length_need_not_be_true() -> None:
     data = bytearray(recording(noise(1), subtype="PCM_16"))
     data[40:44] = struct.pack("<I", 2**31 - 1)
-    assert len(samples_of(bytes(data), RATE_HZ, 1)) == 8_000
+    assert len(decode_audio(bytes(data), RATE_HZ, 1)) == 8_000
 
 
 @pytest.mark.parametrize("data", [b"", b"a text", recording(noise(1))[:20], b"RIFF" + bytes(100)])
-def test_what_is_no_sound_is_refused_and_what_is_read_is_named(data: bytes) -> None:
-    with pytest.raises(Rejected) as refused:
-        samples_of(data, RATE_HZ, 1)
-    assert str(refused.value).startswith("The audio cannot be read (")
-    assert str(refused.value).endswith("); the server reads WAV, FLAC, OGG and MP3.")
+def test_what_is_no_audio_is_an_error_and_what_is_read_is_named(data: bytes) -> None:
+    with pytest.raises(Rejected) as rejection:
+        decode_audio(data, RATE_HZ, 1)
+    assert str(rejection.value).startswith("The audio cannot be read (")
+    assert str(rejection.value).endswith("); the server reads WAV, FLAC, OGG and MP3.")
 
 
-def test_samples_that_are_no_numbers_are_refused() -> None:
+def test_samples_that_are_no_numbers_are_an_error() -> None:
     with pytest.raises(Rejected, match=r"^The audio has samples that are no numbers\.$"):
-        samples_of(recording(np.array([0.5, np.nan, 0.5], dtype=np.float32)), RATE_HZ, 1)
+        decode_audio(recording(np.array([0.5, np.nan, 0.5], dtype=np.float32)), RATE_HZ, 1)
 
 
-def test_a_file_without_a_sample_is_refused() -> None:
+def test_a_file_without_a_sample_is_an_error() -> None:
     with pytest.raises(Rejected, match=r"^The audio is empty\.$"):
-        samples_of(recording(noise(1, 0)), RATE_HZ, 1)
+        decode_audio(recording(noise(1, 0)), RATE_HZ, 1)
 
 
-def test_more_channels_than_anyone_records_are_refused() -> None:
-    with pytest.raises(Rejected, match=r"^The audio has 33 channels at 16000 Hz; nobody records that\.$"):
-        samples_of(recording(np.zeros((10, 33), dtype=np.float32)), RATE_HZ, 1)
+def test_more_channels_than_a_recording_has_are_an_error() -> None:
+    with pytest.raises(Rejected, match=r"^The audio has 33 channels at 16000 Hz; the server takes 32 at 768000 Hz\.$"):
+        decode_audio(recording(np.zeros((10, 33), dtype=np.float32)), RATE_HZ, 1)
 
 
-def test_sound_that_is_too_short_for_the_model_is_refused(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("audio-classification")
-    one, few, enough = run(loaded, [(recording(noise(1)[:samples]), {}) for samples in (1, 5, 1_000)])
+def test_audio_that_is_too_short_for_the_model_is_an_error(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    runner = pipeline_of("audio-classification")
+    one, few, enough = run(runner, [(recording(noise(1)[:samples]), {}) for samples in (1, 5, 1_000)])
     assert str(one) == str(few) == "The audio is too short for this model."
     assert len(enough) == 4
 
@@ -94,54 +92,54 @@ def test_sound_that_is_too_short_for_the_model_is_refused(pipeline_of: Callable[
 # Speech
 
 
-def speech(maker: Callable[..., None], folder: Path, limits: Limits) -> LoadedPipeline:
-    pipe = load(str(media_models.make(maker, folder)), None, None, "cpu", None, list(TASKS))
-    return LoadedPipeline(pipe, limits=limits)
+def speech(maker: Callable[..., None], folder: Path, limits: Limits) -> PipelineRunner:
+    return runner_of(load_pipeline(media_models.make(maker, folder)), limits)
 
 
-def test_a_model_that_spells_takes_no_parameters_of_writing(tmp_path: Path) -> None:
-    loaded = speech(media_models.wav2vec2, tmp_path, Limits())
-    (result,) = loaded.prepare([(recording(noise(1)), {"generate_kwargs": {"num_beams": 2}})])
-    assert str(result) == ("Parameter 'generation_parameters': this model does not generate, it spells what it hears.")
+def test_a_ctc_model_takes_no_parameters_of_generation(tmp_path: Path) -> None:
+    runner = speech(media_models.wav2vec2, tmp_path, Limits())
+    (result,) = runner.preprocess([(recording(noise(1)), {"generate_kwargs": {"num_beams": 2}})])
+    assert str(result) == ("Parameter 'generation_parameters': this is a CTC model, which does not generate.")
 
 
-def test_a_model_that_spells_can_be_told_to_give_no_times(tmp_path: Path) -> None:
-    loaded = speech(media_models.wav2vec2, tmp_path, Limits())
-    (prepared,) = loaded.prepare([(recording(noise(1)), {"return_timestamps": False})])
+def test_a_ctc_model_takes_a_request_for_no_timestamps(tmp_path: Path) -> None:
+    runner = speech(media_models.wav2vec2, tmp_path, Limits())
+    (prepared,) = runner.preprocess([(recording(noise(1)), {"return_timestamps": False})])
     assert isinstance(prepared, PreparedInput)
     assert "return_timestamps" not in prepared.postprocess_parameters
-    assert loaded.prepare.describe() == {"generates": False, "timestamps": True}
+    info = runner.describe(threads=1)
+    assert (info.generates, info.timestamps) == (False, True)
 
 
-def test_a_model_that_spells_gives_the_times_of_words(tmp_path: Path) -> None:
-    loaded = speech(media_models.wav2vec2, tmp_path, Limits())
-    (prepared,) = loaded.prepare([(recording(noise(1)), {"return_timestamps": True})])
+def test_a_ctc_model_gives_the_timestamps_of_words(tmp_path: Path) -> None:
+    runner = speech(media_models.wav2vec2, tmp_path, Limits())
+    (prepared,) = runner.preprocess([(recording(noise(1)), {"return_timestamps": True})])
     assert isinstance(prepared, PreparedInput)
     assert prepared.postprocess_parameters["return_timestamps"] == "word"
 
 
-def test_no_request_makes_a_model_write_more_than_the_server_allows(tmp_path: Path) -> None:
-    loaded = speech(media_models.whisper, tmp_path, Limits(max_new_tokens=7))
-    few, many, usual = loaded.prepare(
+def test_no_request_makes_a_model_generate_more_than_the_server_allows(tmp_path: Path) -> None:
+    runner = speech(media_models.whisper, tmp_path, Limits(max_new_tokens=7))
+    few, many, usual = runner.preprocess(
         [(recording(noise(1)), some) for some in ({"generate_kwargs": {"max_new_tokens": n}} for n in (7, 8))]
         + [(recording(noise(1)), {})]
     )
     assert str(many) == "Parameter 'generation_parameters.max_new_tokens' is over the limit, 7."
     assert isinstance(few, PreparedInput)
     assert isinstance(usual, PreparedInput)
-    assert few.rows[0].forward_parameters["max_new_tokens"] == 7
-    assert usual.rows[0].forward_parameters["max_length"] == 7
+    assert few.model_inputs[0].forward_parameters["max_new_tokens"] == 7
+    assert usual.model_inputs[0].forward_parameters["max_length"] == 7
 
 
-def test_a_recording_that_a_model_takes_only_with_timestamps_is_refused_without(tmp_path: Path) -> None:
-    loaded = speech(media_models.whisper, tmp_path, Limits())
-    fits, long, timed = loaded.prepare(
+def test_a_recording_that_a_model_takes_only_with_timestamps_is_an_error_without(tmp_path: Path) -> None:
+    runner = speech(media_models.whisper, tmp_path, Limits())
+    fitting, long, timed = runner.preprocess(
         [
             (recording(noise(1, 2)), {}),
             (recording(noise(1, 2.1)), {}),
             (recording(noise(1, 2.1)), {"return_timestamps": True}),
         ]
     )
-    assert isinstance(fits, PreparedInput)
+    assert isinstance(fitting, PreparedInput)
     assert isinstance(timed, PreparedInput)
     assert str(long) == "The audio is over 2 s: this model takes that with 'return_timestamps' only."

@@ -1,4 +1,4 @@
-"""Any file that claims to be an image is read under limits, or refused with a reason."""
+"""Any file that claims to be an image is read under limits, or is an error with a reason."""
 
 import base64
 import io
@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 
 from pipeline_webserver.errors import Rejected, TooLarge
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from pipeline_webserver.inference.preprocessing.image import image_of, png_of
+from pipeline_webserver.inference.pipeline_runner import PipelineRunner
+from pipeline_webserver.inference.preprocessing.image import decode_image, encode_png, image_features
 from tests.support.compare import assert_same
 from tests.support.media import file_of, picture, pixels
 from tests.support.pipelines import open_pipeline, run
@@ -31,97 +31,102 @@ def bomb(side: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_a_file_is_read_to_the_pixels_that_were_written(kind: str) -> None:
-    image = image_of(file_of(pixels(1), kind), 10_000)
+    image = decode_image(file_of(pixels(1), kind), 10_000)
     assert image.convert("RGB").tobytes() == pixels(1).tobytes()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])
 def test_files_of_the_kinds_that_lose_a_little_are_read_too(kind: str) -> None:
-    assert image_of(file_of(pixels(1), kind), 10_000).size == (60, 40)
+    assert decode_image(file_of(pixels(1), kind), 10_000).size == (60, 40)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
 def test_images_of_every_mode_are_classified(mode: str, model_of: Callable[[str], Path]) -> None:
     image = pixels(1).convert("L") if mode == "I;16" else pixels(1)
-    loaded = open_pipeline(model_of("image-classification"))
+    runner = open_pipeline(model_of("image-classification"))
     data = file_of(image.convert(mode), "TIFF" if mode == "CMYK" else "PNG")
-    (result,) = run(loaded, [(data, {})])
-    assert_same(result, loaded.pipe(PIL.Image.open(io.BytesIO(data))))
+    (result,) = run(runner, [(data, {})])
+    assert_same(result, runner.pipe(PIL.Image.open(io.BytesIO(data))))
 
 
 def test_an_image_is_turned_as_its_camera_was_held(model_of: Callable[[str], Path]) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # a quarter to the right
-    loaded = open_pipeline(model_of("image-classification"))
+    runner = open_pipeline(model_of("image-classification"))
     turned, upright = run(
-        loaded, [(file_of(pixels(1), exif=exif), {}), (file_of(pixels(1).rotate(-90, expand=True)), {})]
+        runner, [(file_of(pixels(1), exif=exif), {}), (file_of(pixels(1).rotate(-90, expand=True)), {})]
     )
     assert_same(turned, upright)
 
 
 def test_of_an_animation_the_first_image_counts() -> None:
     data = file_of(pixels(1), "TIFF", save_all=True, append_images=[pixels(2)])
-    assert image_of(data, 10_000).convert("RGB").tobytes() == pixels(1).tobytes()
+    assert decode_image(data, 10_000).convert("RGB").tobytes() == pixels(1).tobytes()
 
 
-def test_too_many_pixels_are_told_with_both_numbers() -> None:
-    assert image_of(picture(1), 2400).size == (60, 40)
+def test_too_many_pixels_are_an_error_with_both_numbers() -> None:
+    assert decode_image(picture(1), 2400).size == (60, 40)
     with pytest.raises(TooLarge, match=r"^The image has 2400 pixels; the server takes 2399\.$"):
-        image_of(picture(1), 2399)
+        decode_image(picture(1), 2399)
 
 
-def test_a_line_of_pixels_is_refused() -> None:
-    assert image_of(picture(1, 1, 50), 10_000).size == (50, 1)
+def test_a_line_of_pixels_is_an_error() -> None:
+    assert decode_image(picture(1, 1, 50), 10_000).size == (50, 1)
     with pytest.raises(TooLarge, match=r"^The image is 51 by 1; one side may be 50 times the other\.$"):
-        image_of(picture(1, 1, 51), 10_000)
+        decode_image(picture(1, 1, 51), 10_000)
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000, 60_000, 2**31 - 1])
-def test_a_small_file_of_many_pixels_is_refused_by_its_head(side: int) -> None:
+def test_a_small_file_of_many_pixels_is_an_error_by_its_head(side: int) -> None:
     assert len(bomb(side)) < 100
     with pytest.raises((TooLarge, Rejected), match=r"pixels; the server takes 25000000|cannot be read"):
-        image_of(bomb(side), 25_000_000)
+        decode_image(bomb(side), 25_000_000)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"a text", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0"]
 )
-def test_what_is_no_image_is_refused_and_what_is_read_is_named(data: bytes) -> None:
-    with pytest.raises(Rejected) as refused:
-        image_of(data, 10_000)
-    assert str(refused.value) == (
+def test_what_is_no_image_is_an_error_and_what_is_read_is_named(data: bytes) -> None:
+    with pytest.raises(Rejected) as rejection:
+        decode_image(data, 10_000)
+    assert str(rejection.value) == (
         "The file is no image that can be read; the server reads PNG, JPEG, WEBP, GIF, BMP, TIFF."
     )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_file_that_breaks_off_is_refused(kind: str) -> None:
+def test_a_file_that_breaks_off_is_an_error(kind: str) -> None:
     data = file_of(pixels(1), kind)
     with pytest.raises(Rejected, match=r"^The (image cannot be read: |file is no image)"):
-        image_of(data[: len(data) // 2], 10_000)
+        decode_image(data[: len(data) // 2], 10_000)
 
 
 def test_a_mask_becomes_a_file_with_its_pixels() -> None:
     mask = PIL.Image.fromarray(np.eye(8, dtype=np.uint8) * 255)
-    read = PIL.Image.open(io.BytesIO(base64.b64decode(png_of(mask))))
+    read = PIL.Image.open(io.BytesIO(base64.b64decode(encode_png(mask))))
     assert (read.format, read.tobytes()) == ("PNG", mask.tobytes())
 
 
-def test_a_label_that_is_too_long_for_the_model_is_refused(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
+def test_a_label_that_is_too_long_for_the_model_is_an_error(pipeline_of: Callable[[str], PipelineRunner]) -> None:
     labels = {"candidate_labels": ["a " * 40]}
-    (result,) = pipeline_of("zero-shot-image-classification").prepare([(picture(1), labels)])
+    (result,) = pipeline_of("zero-shot-image-classification").preprocess([(picture(1), labels)])
     assert str(result) == "A label has 48 tokens in its template; the model takes at most 32."
 
 
-def test_equal_files_are_computed_once_and_others_are_not(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    prepare = pipeline_of("image-classification").prepare
-    one, same, other, asked = prepare(
+def test_equal_files_are_computed_once_and_others_are_not(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    preprocess = pipeline_of("image-classification").preprocess
+    one, same, other, limited = preprocess(
         [(picture(1), {}), (picture(1), {}), (picture(2), {}), (picture(1), {"top_k": 1})]
     )
-    assert one.identity == same.identity  # type: ignore[union-attr]
-    assert len({item.identity for item in (one, other, asked)}) == 3  # type: ignore[union-attr]
+    assert one.dedup_key == same.dedup_key  # type: ignore[union-attr]
+    assert len({item.dedup_key for item in (one, other, limited)}) == 3  # type: ignore[union-attr]
 
 
-def test_the_kinds_of_segmentation_that_a_model_has_are_told(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    assert pipeline_of("image-segmentation").prepare.describe() == {"subtasks": ["semantic"]}
-    assert pipeline_of("image-classification").prepare.describe() == {}
+def test_the_kinds_of_segmentation_of_a_model_are_described(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    assert pipeline_of("image-segmentation").describe(threads=1).subtasks == ["semantic"]
+    assert pipeline_of("image-classification").describe(threads=1).subtasks is None
+
+
+def test_a_model_without_a_pooled_output_does_not_pool() -> None:
+    with pytest.raises(ValueError, match=r"^Parameter 'pool': this model has no pooled output\.$"):
+        image_features({"last_hidden_state": None}, pool=True)

@@ -1,132 +1,25 @@
-"""Every task: each result of a mixed batch equals the pipeline's own on that input alone."""
+"""A task's preprocessor is found by where it is; one whose imports are not installed says what installs them."""
 
-import base64
-import io
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import pandas
-import PIL.Image
 import pytest
 
 from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import ConfigurationError
-from pipeline_webserver.inference.loading import load
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from pipeline_webserver.inference.preprocessing.base import PreparedInput
-from pipeline_webserver.inference.preprocessing.registry import OPTIONAL, preparation_class
-from tests.support import media_models
-from tests.support.compare import assert_same
-from tests.support.media import noise, picture, pixels, recording
-from tests.support.pipelines import Parameters, hooked, run
-
-TABLE = {"name": ["ann", "bob", "eve"], "age": ["31", "45", "27"]}
-GREEDY: Parameters = {"do_sample": False, "max_new_tokens": 6}
-SEEDS = (1, 2, 3)
-IMAGES = [(picture(seed), pixels(seed)) for seed in SEEDS] + [(picture(4, 90, 40), pixels(4, 90, 40))]
-SOUNDS = [(recording(noise(seed)), noise(seed)) for seed in SEEDS] + [(recording(noise(4, 0.8)), noise(4, 0.8))]
-# Of each task: inputs as they come, beside what the pipeline is given, and parameters.
-INPUTS: dict[str, list[tuple[Any, Any]]] = {
-    "text-generation": [(text, text) for text in ("once", "upon a time there was", "", "a")],
-    "table-question-answering": [
-        ({"table": table, "query": query}, {"table": pandas.DataFrame(table), "query": query})
-        for table in (TABLE, {"city": ["ulm", "bern"]})
-        for query in ("how old is bob ?", "how many ?")
-    ],
-    **dict.fromkeys([task for task, ((module, _), _) in OPTIONAL.items() if module == "images"], IMAGES),
-    **dict.fromkeys([task for task, ((module, _), _) in OPTIONAL.items() if module == "sound"], SOUNDS),
-}
-PARAMETERS: dict[str, list[Parameters]] = {
-    "text-generation": [
-        GREEDY,
-        GREEDY | {"return_full_text": False},
-        GREEDY | {"stop_sequence": ["e"]},
-        GREEDY | {"repetition_penalty": 1.5},
-    ],
-    "table-question-answering": [{}, {"sequential": True}, {"padding": "max_length"}, {"truncation": True}],
-    "image-classification": [{}, {"top_k": 1}, {"function_to_apply": "sigmoid"}, {"function_to_apply": "none"}],
-    "object-detection": [{"threshold": 0.1}, {}, {"threshold": 0.0}, {"threshold": 1.0}],
-    "image-segmentation": [{}, {"subtask": "semantic"}],
-    "image-feature-extraction": [{}, {"pool": True}],
-    "zero-shot-image-classification": [
-        {"candidate_labels": ["a cat", "a dog"]},
-        {"candidate_labels": ["a cat", "a dog"], "hypothesis_template": "{} or something much longer"},
-    ],
-    "automatic-speech-recognition": [{}, {"return_timestamps": "word"}],
-    "audio-classification": [{}, {"top_k": 2}, {"function_to_apply": "sigmoid"}],
-}
-OTHER_MODELS = {
-    "gpt2": ("text-generation", media_models.gpt2),
-    "detr": ("object-detection", media_models.detr),
-    "whisper": ("automatic-speech-recognition", media_models.whisper),
-}
-WHISPERS: list[Parameters] = [{}, {"generate_kwargs": {"max_new_tokens": 5}}]
+from pipeline_webserver.inference.preprocessing.base import Preprocessor
+from pipeline_webserver.inference.preprocessing.registry import preprocessor_class
 
 
-def in_json(result: Any) -> Any:
-    """What the pipeline returns, without what JSON does not have."""
-    if isinstance(result, list):
-        return [in_json(item) for item in result]
-    if isinstance(result, dict):
-        return {name: in_json(value) for name, value in result.items()}
-    if isinstance(result, tuple):
-        return [in_json(item) for item in result]
-    return result
-
-
-def readable(result: Any) -> Any:
-    """Masks in the form that both sides have: their pixels."""
-    for segment in result if isinstance(result, list) else []:
-        if isinstance(segment, dict) and isinstance(segment.get("mask"), str):
-            segment["mask"] = PIL.Image.open(io.BytesIO(base64.b64decode(segment["mask"])))
-        if isinstance(segment, dict) and "mask" in segment:
-            segment["mask"] = segment["mask"].convert("L").tobytes().hex()
-    return in_json(result)
-
-
-def check_against_the_pipeline(folder: Path, task: str, parameters: list[Parameters]) -> None:
-    loaded = LoadedPipeline(load(str(folder), task, None, "cpu", None, list(TASKS)), speed_up=False)
-    loaded.warm_up()
-    untouched = load(str(folder), task, None, "cpu", None, list(TASKS))
-    work = [(ours, theirs, some) for ours, theirs in INPUTS[task] for some in parameters]
-    results = run(loaded, [(ours, some) for ours, _, some in work if ours])
-    for result, (_, given, some) in zip(results, [item for item in work if item[0]], strict=True):
-        assert_same(readable(result), readable(untouched(given, **some)))
-
-
-@pytest.mark.parametrize("task", PARAMETERS)
-def test_each_result_of_a_mixed_batch_equals_the_pipelines(task: str, model_of: Callable[[str], Path]) -> None:
-    check_against_the_pipeline(model_of(task), task, PARAMETERS[task])
-
-
-@pytest.mark.parametrize("name", OTHER_MODELS)
-def test_each_result_of_a_mixed_batch_equals_the_pipelines_for_other_models_too(name: str, tmp_path: Path) -> None:
-    task, maker = OTHER_MODELS[name]
-    parameters = WHISPERS if name == "whisper" else PARAMETERS[task]
-    check_against_the_pipeline(media_models.make(maker, tmp_path / name), task, parameters)
-
-
-@pytest.mark.parametrize("task", [task for task in PARAMETERS if task != "table-question-answering"])
-def test_inputs_of_one_shape_share_a_pass(task: str, model_of: Callable[[str], Path]) -> None:
-    loaded = LoadedPipeline(load(str(model_of(task)), task, None, "cpu", None, list(TASKS)), speed_up=False)
-    loaded.warm_up()
-    loaded.passes.fixed_cost_tokens = 1e9  # whatever was measured: all that may share a pass, do
-    some = PARAMETERS[task][0]
-    with hooked(loaded, lambda ids: None) as rows:
-        run(loaded, [(ours, some) for ours, _ in INPUTS[task][:3] if ours])
-    assert rows[0] == len([ours for ours, _ in INPUTS[task][:3] if ours])
-
-
-def test_every_task_is_tried_against_the_pipeline() -> None:
-    texts = {"fill-mask", "text-classification", "token-classification", "feature-extraction"}
-    assert set(PARAMETERS) | texts | {"zero-shot-classification"} == set(TASKS)
-    assert set(INPUTS) == set(PARAMETERS)
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_has_a_preprocessor(name: str) -> None:
+    task = TASKS[name]
+    found = preprocessor_class(name, task.preprocessor, task.extra)
+    assert issubclass(found, Preprocessor)
+    assert f"{found.__module__.rpartition('.')[2]}.{found.__name__}" == task.preprocessor
 
 
 @pytest.mark.parametrize(
-    ("task", "missing", "extra"),
+    ("name", "missing", "extra"),
     [
         ("image-classification", "PIL", "media"),
         ("audio-classification", "soundfile", "media"),
@@ -134,33 +27,13 @@ def test_every_task_is_tried_against_the_pipeline() -> None:
         ("table-question-answering", "pandas", "tables"),
     ],
 )
-def test_what_is_not_installed_is_told_with_the_command_that_installs_it(
-    task: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+def test_what_is_not_installed_is_reported_with_the_command_that_installs_it(
+    name: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    for module in ("images", "sound", "tables"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    with pytest.raises(ConfigurationError) as refused:
-        preparation_class(task)
-    assert str(refused.value).startswith(f"the task {task!r} needs more than is installed (")
-    assert str(refused.value).endswith(f"): pip install -e '.[{extra}]'")
-
-
-def test_what_a_pipeline_refuses_only_at_the_end_is_refused_in_its_words(model_of: Callable[[str], Path]) -> None:
-    task = "image-segmentation"
-    loaded = LoadedPipeline(load(str(model_of(task)), task, None, "cpu", None, list(TASKS)), speed_up=False)
-    (result,) = run(loaded, [(picture(1), {"subtask": "panoptic"})])
-    assert type(result).__name__ == "Rejected"
-    assert str(result).startswith("Subtask panoptic is not supported for model")
-
-
-def test_what_is_prepared_costs_as_many_tokens_as_a_text_that_costs_as_much(model_of: Callable[[str], Path]) -> None:
-    def tokens(task: str, value: Any, parameters: Parameters) -> int:
-        loaded = LoadedPipeline(load(str(model_of(task)), task, None, "cpu", None, list(TASKS)), speed_up=False)
-        (prepared,) = loaded.prepare([(value, parameters)])
-        assert isinstance(prepared, PreparedInput)
-        return prepared.tokens
-
-    assert tokens("text-generation", "four", GREEDY) == 4 + 6
-    assert tokens("image-classification", picture(1), {}) == 32 * 32 * 3 // 768
-    assert tokens("audio-classification", recording(noise(1, 0.5)), {}) == 8_000 // 768
+    for module in ("image", "audio", "table"):
+        monkeypatch.delitem(sys.modules, f"pipeline_webserver.inference.preprocessing.{module}", raising=False)
+    with pytest.raises(ConfigurationError) as error:
+        preprocessor_class(name, TASKS[name].preprocessor, TASKS[name].extra)
+    assert str(error.value).startswith(f"the task {name!r} needs more than is installed (")
+    assert str(error.value).endswith(f"): pip install 'pipeline-webserver[{extra}]'")

@@ -1,4 +1,4 @@
-"""Tables with a question: what is too much or no table is refused before computing."""
+"""Tables with a question: what is too much or no table is an error before computing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pipeline_webserver.errors import Rejected, TooLarge
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from tests.support.pipelines import Parameters, run
+from pipeline_webserver.inference.pipeline_runner import PipelineRunner
+from tests.support.pipelines import Parameters, count_rows, run
 
 TASK = "table-question-answering"
-WITH_AND_WITHOUT_CUTTING: list[Parameters] = [{}, {"truncation": False}]
+WITH_AND_WITHOUT_TRUNCATION: list[Parameters] = [{}, {"truncation": False}]
 
 
 @pytest.mark.parametrize(
@@ -26,33 +26,31 @@ WITH_AND_WITHOUT_CUTTING: list[Parameters] = [{}, {"truncation": False}]
         ({"": [""]}, "how many ?", Rejected, "The table has no words."),
     ],
 )
-def test_what_cannot_be_asked_is_refused(
-    table: Any, query: str, error: type[Exception], words: str, pipeline_of: Callable[[str], LoadedPipeline]
+def test_a_table_that_cannot_be_computed_is_an_error(
+    table: Any, query: str, error: type[Exception], words: str, pipeline_of: Callable[[str], PipelineRunner]
 ) -> None:
-    (result,) = pipeline_of(TASK).prepare([({"table": table, "query": query}, {})])
+    (result,) = pipeline_of(TASK).preprocess([({"table": table, "query": query}, {})])
     assert type(result) is error
     assert words in str(result)
 
 
-def test_a_table_that_may_not_be_cut_is_refused_if_it_is_too_long(
-    pipeline_of: Callable[[str], LoadedPipeline],
+def test_a_table_that_may_not_be_truncated_is_an_error_if_it_is_too_long(
+    pipeline_of: Callable[[str], PipelineRunner],
 ) -> None:
     table = {"name": ["one two three four"] * 200}
-    cut, whole = run(
+    truncated, whole = run(
         pipeline_of(TASK),
-        [({"table": table, "query": "how many ?"}, some) for some in WITH_AND_WITHOUT_CUTTING],
+        [({"table": table, "query": "how many ?"}, some) for some in WITH_AND_WITHOUT_TRUNCATION],
     )
-    assert set(cut) == {"answer", "coordinates", "cells", "aggregator"}
+    assert set(truncated) == {"answer", "coordinates", "cells", "aggregator"}
     assert isinstance(whole, TooLarge)
     assert str(whole).endswith("tokens; the model takes at most 512.")
 
 
-def test_a_table_is_computed_by_itself_and_an_equal_one_with_it(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of(TASK)
-    passes: list[int] = []
-    one = loaded.passes.one
-    loaded.passes.one = lambda rows: (passes.append(len(rows)), one(rows))[1]  # type: ignore[func-returns-value,method-assign]
+def test_a_table_is_computed_by_itself_and_an_equal_one_with_it(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    runner = pipeline_of(TASK)
     question = {"table": {"a": ["1", "2"]}, "query": "how many ?"}
-    results = run(loaded, [(question, {}), (dict(question), {}), (question | {"query": "which ?"}, {})])
-    assert passes == [1, 1]
+    with count_rows(runner) as rows:
+        results = run(runner, [(question, {}), (dict(question), {}), (question | {"query": "which ?"}, {})])
+    assert rows == [1, 1]
     assert results[0] == results[1]

@@ -1,4 +1,4 @@
-"""A model writes what it would write alone, and never more than the server allows."""
+"""A model generates what it would generate alone, and never more than the server allows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,29 +7,29 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import Rejected, TooLarge
-from pipeline_webserver.inference.loading import load
-from pipeline_webserver.inference.pipeline_runner import LoadedPipeline
-from pipeline_webserver.inference.preprocessing.base import Limits, PreparedInput
-from pipeline_webserver.inference.preprocessing.text_generation import StopAt
+from pipeline_webserver.inference.batch_plan import PADDED
+from pipeline_webserver.inference.model_inputs import Limits
+from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from tests.support import media_models
-from tests.support.pipelines import Parameters, hooked, run
+from tests.support.pipelines import (
+    Parameters,
+    count_rows,
+    load_pipeline,
+    prepare,
+    run,
+    runner_of,
+    share_all,
+)
 
 
-def gpt2(folder: Path, limits: Limits = Limits(), **changes: Any) -> LoadedPipeline:  # noqa: B008 - frozen
+def gpt2(folder: Path, limits: Limits | None = None, **changes: Any) -> PipelineRunner:
     """128 positions, a token for each byte, no padding token."""
-    pipe = load(str(media_models.make(media_models.gpt2, folder, **changes)), None, None, "cpu", None, list(TASKS))
-    loaded = LoadedPipeline(pipe, limits=limits, speed_up=False)
-    loaded.warm_up()
-    loaded.passes.fixed_cost_tokens = 1e9  # whatever was measured: all that may share a pass, do
-    return loaded
-
-
-def prepared(loaded: LoadedPipeline, text: str, parameters: Parameters) -> PreparedInput:
-    (item,) = loaded.prepare([(text, parameters)])
-    assert isinstance(item, PreparedInput), item
-    return item
+    runner = runner_of(load_pipeline(media_models.make(media_models.gpt2, folder, **changes)), limits)
+    runner.warm_up(accelerate=False)
+    assert runner.forward.strategy == PADDED
+    share_all(runner)  # whatever was measured
+    return runner
 
 
 def greedy(tokens: int) -> Parameters:
@@ -39,19 +39,19 @@ def greedy(tokens: int) -> Parameters:
 @pytest.mark.parametrize(
     ("text", "parameters", "limit", "tokens"),
     [
-        ("ten bytes.", {}, 256, 118),  # what the pipeline writes, 256, as far as there is room
+        ("ten bytes.", {}, 256, 118),  # what the pipeline generates, 256, as far as there is room
         ("ten bytes.", {}, 20, 20),
         ("ten bytes.", {"max_new_tokens": 5}, 20, 5),
         ("ten bytes.", {"max_new_tokens": 118}, 256, 118),
         ("x" * 127, {}, 256, 1),
     ],
 )
-def test_as_much_is_written_as_is_asked_for_allowed_and_fits(
+def test_as_much_is_generated_as_is_requested_allowed_and_fits(
     text: str, parameters: Parameters, limit: int, tokens: int, tmp_path: Path
 ) -> None:
-    loaded = gpt2(tmp_path, Limits(max_new_tokens=limit))
-    item = prepared(loaded, text, parameters)
-    assert item.rows[0].forward_parameters["max_new_tokens"] == tokens
+    runner = gpt2(tmp_path, Limits(max_new_tokens=limit))
+    item = prepare(runner, text, parameters)
+    assert item.model_inputs[0].forward_parameters["max_new_tokens"] == tokens
     assert item.tokens == len(text) + tokens
 
 
@@ -70,106 +70,112 @@ def test_as_much_is_written_as_is_asked_for_allowed_and_fits(
         ("", {}, Rejected, "The input has no tokens."),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_numbers(
+def test_what_does_not_fit_is_an_error_with_the_numbers(
     text: str, parameters: Parameters, error: type[Exception], words: str, tmp_path: Path
 ) -> None:
-    (result,) = gpt2(tmp_path, Limits(max_new_tokens=100)).prepare([(text, parameters)])
+    (result,) = gpt2(tmp_path, Limits(max_new_tokens=100)).preprocess([(text, parameters)])
     assert type(result) is error
     assert str(result) == words
 
 
 def test_prompts_of_different_lengths_share_a_pass_and_are_continued_as_alone(tmp_path: Path) -> None:
-    loaded = gpt2(tmp_path)
+    runner = gpt2(tmp_path)
     texts = ["a", "a much longer prompt than that", "three", "four of them"]
-    with hooked(loaded, lambda ids: None) as rows:
-        together = run(loaded, [(text, greedy(8)) for text in texts])
+    with count_rows(runner) as rows:
+        batched = run(runner, [(text, greedy(8)) for text in texts])
     assert set(rows) == {4}
-    assert together == [loaded.pipe(text, **greedy(8)) for text in texts]
+    assert batched == [runner.pipe(text, **greedy(8)) for text in texts]
 
 
 def test_what_ends_early_is_not_prolonged_by_its_neighbours(tmp_path: Path) -> None:
-    """Every second token that this model writes ends its text, and what pads it is a letter."""
-    loaded = gpt2(tmp_path, pad_token_id=65)
-    loaded.pipe.model.generation_config.eos_token_id = list(range(0, 256, 2))
-    loaded.pipe.model.generation_config.pad_token_id = 65
-    untouched = [loaded.pipe(text, **greedy(9)) for text in ("a", "some words", "other words here")]
-    loaded = LoadedPipeline(loaded.pipe, speed_up=False)
-    loaded.passes.why_not_padded, loaded.passes.fixed_cost_tokens = None, 1e9
-    results = run(loaded, [(text, greedy(9)) for text in ("a", "some words", "other words here")])
+    """Every second token that this model generates ends its text, and what pads it is a letter."""
+    runner = gpt2(tmp_path, pad_token_id=65)
+    runner.pipe.model.generation_config.eos_token_id = list(range(0, 256, 2))
+    runner.pipe.model.generation_config.pad_token_id = 65
+    untouched = [runner.pipe(text, **greedy(9)) for text in ("a", "some words", "other words here")]
+    runner = runner_of(runner.pipe)
+    share_all(runner)
+    results = run(runner, [(text, greedy(9)) for text in ("a", "some words", "other words here")])
     assert results == untouched
     assert len({len(result[0]["generated_text"]) for result in results}) > 1
 
 
 def test_settings_that_look_back_keep_prompts_of_other_lengths_out_of_the_pass(tmp_path: Path) -> None:
-    loaded = gpt2(tmp_path)
-    texts, told = ["aa", "bb", "a longer one"], greedy(8) | {"repetition_penalty": 3.0}
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, [(text, told) for text in texts])
+    runner = gpt2(tmp_path)
+    texts, parameters = ["aa", "bb", "a longer one"], greedy(8) | {"repetition_penalty": 3.0}
+    with count_rows(runner) as rows:
+        results = run(runner, [(text, parameters) for text in texts])
     assert set(rows) == {1, 2}
-    assert results == [loaded.pipe(text, **told) for text in texts]
+    assert results == [runner.pipe(text, **parameters) for text in texts]
 
 
-def test_with_a_seed_the_answer_is_the_same_whatever_else_is_in_the_batch(tmp_path: Path) -> None:
-    loaded = gpt2(tmp_path)
-    told: Parameters = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 12}
+def test_with_a_seed_the_result_is_the_same_whatever_else_is_in_the_batch(tmp_path: Path) -> None:
+    runner = gpt2(tmp_path)
+    parameters: Parameters = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 12}
     before = torch.random.get_rng_state()
     one, _, other, again = run(
-        loaded,
+        runner,
         [
-            ("once", told | {"seed": 7}),
+            ("once", parameters | {"seed": 7}),
             ("upon", greedy(12)),
-            ("once", told | {"seed": 8}),
-            ("once", told | {"seed": 7}),
+            ("once", parameters | {"seed": 8}),
+            ("once", parameters | {"seed": 7}),
         ],
     )
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(7)
-    assert one == again == loaded.pipe("once", **told)
+    assert one == again == runner.pipe("once", **parameters)
     assert one != other
 
 
-def test_who_asks_twice_for_something_random_gets_two_answers(tmp_path: Path) -> None:
-    loaded = gpt2(tmp_path)
-    told: Parameters = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 30}
-    one, other = run(loaded, [("once", told)] * 2)
+def test_equal_requests_that_sample_get_two_results(tmp_path: Path) -> None:
+    runner = gpt2(tmp_path)
+    parameters: Parameters = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 30}
+    one, other = run(runner, [("once", parameters)] * 2)
     assert one != other
 
 
-def test_after_each_token_it_is_told_that_the_call_goes_on(tmp_path: Path) -> None:
-    loaded = gpt2(tmp_path)
-    told: list[bool] = []
-    loaded.prepare.on_progress = lambda: told.append(True)
-    run(loaded, [("once", greedy(5)), ("upon", greedy(5))])
-    assert len(told) == 5
+def test_requests_that_sample_are_never_taken_for_equal_however_they_arrive(tmp_path: Path) -> None:
+    """Nor are two texts: inputs of one batch may come from many calls, between which memory is used again."""
+    runner = gpt2(tmp_path)
+    parameters: Parameters = {"do_sample": True, "max_new_tokens": 3}
+    prepared = [prepare(runner, text, parameters) for text in ["once", "upon"] * 20]
+    assert len({item.dedup_key for item in prepared}) == 40
+
+
+def test_requests_with_a_seed_never_share_a_pass_however_they_arrive(tmp_path: Path) -> None:
+    runner = gpt2(tmp_path)
+    parameters: Parameters = {"do_sample": True, "temperature": 2.0, "max_new_tokens": 3}
+    prepared = [prepare(runner, "once", parameters | {"seed": seed}) for seed in range(20)]
+    with count_rows(runner) as rows:
+        results = runner.run(prepared)
+    assert set(rows) == {1}
+    for seed, result in enumerate(results):
+        torch.manual_seed(seed)
+        assert result == runner.pipe("once", **parameters)
+
+
+def test_a_heartbeat_comes_after_each_token(tmp_path: Path) -> None:
+    runner = gpt2(tmp_path)
+    heartbeats: list[bool] = []
+    prepared = [prepare(runner, text, greedy(5)) for text in ("once", "upon")]
+    runner.run(prepared, lambda: heartbeats.append(True))
+    assert len(heartbeats) == 5 + 1  # each token, and the forward pass
 
 
 @pytest.mark.parametrize("stops", [["L"], ["2L"], ["nothing of the kind"], ["e"], ["once2"], ["zz", '"']])
 def test_stop_sequences_end_the_text_as_the_pipeline_ends_it(stops: list[str], tmp_path: Path) -> None:
-    loaded = gpt2(tmp_path)
-    told = greedy(20) | {"stop_sequence": stops}
+    runner = gpt2(tmp_path)
+    parameters = greedy(20) | {"stop_sequence": stops}
     texts = ["once", "another one", "a third"]
-    with hooked(loaded, lambda ids: None) as rows:
-        results = run(loaded, [(text, told) for text in texts] + [("once", greedy(20))])
+    with count_rows(runner) as rows:
+        results = run(runner, [(text, parameters) for text in texts] + [("once", greedy(20))])
     assert rows[0] == 3
-    assert results == [*(loaded.pipe(text, **told) for text in texts), loaded.pipe("once", **greedy(20))]
+    assert results == [*(runner.pipe(text, **parameters) for text in texts), runner.pipe("once", **greedy(20))]
 
 
-def test_a_stop_sequence_may_end_within_a_token() -> None:
-    class Words:
-        """A token for each word, as tokenizers have them, with the space before it."""
-
-        words = ("", " once", " upon", " a time.", ".")
-
-        def decode(self, tokens: list[int]) -> str:
-            return "".join(self.words[token] for token in tokens)
-
-    stop = StopAt(Words(), ["a ti", "upon a"])
-    rows = torch.tensor([[1, 2, 3], [3, 1, 2], [2, 3, 4], [0, 2, 3], [3, 3, 3]])
-    assert stop(rows, None).tolist() == [True, False, False, True, True]
-
-
-def test_a_setting_that_the_model_refuses_is_the_clients_fault(pipeline_of: Callable[[str], LoadedPipeline]) -> None:
-    loaded = pipeline_of("text-generation")
-    (result,) = run(loaded, [("once", {"do_sample": True, "max_new_tokens": 3, "typical_p": 0.0})])
+def test_a_setting_that_the_model_rejects_is_the_clients_error(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    runner = pipeline_of("text-generation")
+    (result,) = run(runner, [("once", {"do_sample": True, "max_new_tokens": 3, "typical_p": 0.0})])
     assert isinstance(result, Rejected)
     assert "`typical_p`" in str(result)

@@ -1,0 +1,82 @@
+"""What the start learns about forward passes: what they cost, and how model inputs may share them.
+
+It must never know inputs, parameters, requests or HTTP.
+"""
+
+import time
+from collections.abc import Sequence
+
+from pipeline_webserver.errors import first_line
+from pipeline_webserver.inference.batch_plan import (
+    PADDED,
+    SAME_SHAPE,
+    BatchStrategy,
+    alone,
+    same_length,
+    saturating_tokens,
+)
+from pipeline_webserver.inference.forward import ForwardRunner
+from pipeline_webserver.inference.model_inputs import ModelInput
+from pipeline_webserver.inference.numerics import flatten_outputs, tolerance_of, worst_difference
+
+# Model inputs in the larger of the two passes whose difference gives the cost of a token.
+MANY = 8
+
+
+def choose_strategy(forward: ForwardRunner, measured: ModelInput, probes: Sequence[ModelInput]) -> BatchStrategy:
+    """How model inputs may share passes without a change in their outputs, by trying it. Sets the costs, too.
+
+    `measured` is timed; `probes` are of different lengths, short beside long.
+    """
+    if error := measure_cost(forward, measured):
+        return alone(error)
+    if forward.dynamic_rope_modules:
+        return alone("the longest text of a pass moves the positions of the others")
+    if forward.by_shape:
+        reason = check_batch_invariance(forward, probes)
+        return SAME_SHAPE if reason is None else alone(reason)
+    if not forward.can_collate:
+        return same_length("the tokenizer has no padding token")
+    reason = check_batch_invariance(forward, probes)
+    return PADDED if reason is None else same_length(reason)
+
+
+def measure_cost(forward: ForwardRunner, measured: ModelInput) -> str | None:
+    """Set what a pass costs besides its tokens, from passes of one such input and of many.
+
+    Returns why the model takes only one input a pass, or None. A classifier that reads the last token, for one, needs a
+    padding token to find it.
+    """
+    one_s, reason = _fastest_s(forward, [measured]), None
+    try:
+        many_s = _fastest_s(forward, [measured] * MANY)
+    except Exception as error:
+        reason, many_s = first_line(error), MANY * one_s
+    per_token_s = max((many_s - one_s) / ((MANY - 1) * measured.num_tokens), 1e-9)
+    forward.fixed_cost_tokens = max(0.0, one_s / per_token_s - measured.num_tokens)
+    if not forward.has_max_tokens:
+        forward.max_tokens = saturating_tokens(forward.fixed_cost_tokens)
+    return reason
+
+
+def check_batch_invariance(forward: ForwardRunner, probes: Sequence[ModelInput]) -> str | None:
+    """Why model inputs do not get from one pass what they get alone, or None: some models look at padding."""
+    sharing = "batching" if forward.by_shape else "padding"
+    expected = [flatten_outputs(forward.forward([probe])[0]) for probe in probes]
+    try:
+        worst = worst_difference(expected, [flatten_outputs(outputs) for outputs in forward.forward(probes)])
+    except Exception as error:
+        return f"this model does not support {sharing} ({first_line(error)})"
+    if worst > tolerance_of(forward.pipe.model.dtype):
+        return f"{sharing} changes the outputs by {worst:.1e}"
+    return None
+
+
+def _fastest_s(forward: ForwardRunner, inputs: Sequence[ModelInput]) -> float:
+    """Seconds of the fastest of a few passes; the first ones also warm up."""
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < 4 and sum(times) < 0.2):
+        started = time.perf_counter()
+        forward.forward(inputs)
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -1,0 +1,93 @@
+"""Every private name of transformers and torch that this project depends on, each in one function.
+
+A test calls each of them, so that a new version which lacks one fails there. It must never know what they are used for.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.pipelines.base import Pipeline
+from transformers.utils import cached_file
+
+
+def stage_parameters(pipe: Pipeline, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The parameters of `preprocess`, `forward` and `postprocess`: the pipeline's own, and those of one call."""
+    preprocess, forward, postprocess = pipe._sanitize_parameters(**parameters)
+    return (
+        {**pipe._preprocess_params, **preprocess},
+        {**pipe._forward_params, **forward},
+        {**pipe._postprocess_params, **postprocess},
+    )
+
+
+def generation_settings(pipe: Pipeline, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the pipeline generates by: the parameters of a call, the model's own settings and the pipeline's."""
+    settings: dict[str, Any] = pipe._get_set_generation_params(pipe._prepare_generate_kwargs(dict(parameters)))
+    return settings
+
+
+def decode(tokenizer: Any, ids: list[int], *, skip_special_tokens: bool = False) -> str:
+    """`tokenizer.decode` of a list of ids, which would first look at each of them for whether it is an array."""
+    text: str = tokenizer._decode(ids, skip_special_tokens=skip_special_tokens)
+    return text
+
+
+def needs_part(pipe: Pipeline, part: str) -> bool:
+    """Whether the pipeline works with a `tokenizer`, `image_processor` or `feature_extractor`."""
+    return bool(getattr(pipe, f"_load_{part}"))
+
+
+def audio_frames(model: PreTrainedModel, samples: int) -> int | None:
+    """How many frames a model of the raw wave makes of so many samples; None for models of spectrograms."""
+    frames_of = getattr(model, "_get_feat_extract_output_lengths", None)
+    return None if frames_of is None else int(frames_of(torch.tensor(samples)))
+
+
+def can_set_attention(model: PreTrainedModel) -> bool:
+    """Whether the model looks its attention up in the `AttentionInterface`."""
+    return bool(model._can_set_attn_implementation())
+
+
+def attention_of(model: PreTrainedModel) -> str:
+    """The name of the attention that the model looks up."""
+    name: str = model.config._attn_implementation
+    return name
+
+
+def cached_path(model: str, name: str, revision: str | None) -> Path | None:
+    """A file of a model, in its folder, the cache or on the Hub; None if it has none, or if none of them can tell.
+
+    Without a network the cache cannot tell a missing file from one that never was. Raises `OSError`.
+    """
+    found = cached_file(
+        model,
+        name,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+def onednn_linear(weight: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tensor) -> torch.Tensor:
+    """oneDNN's product of `inputs` `[..., in]` with a `weight` `[out, in]`, plain or prepacked: `[..., out]`."""
+    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return output
+
+
+def onednn_prepack(weight: torch.Tensor) -> torch.Tensor:
+    """The weight `[out, in]` in the memory layout that oneDNN's product reads; `to_dense()` undoes it."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return packed
+
+
+def onednn_supports(dtype: torch.dtype) -> bool:
+    """Whether the CPU has instructions with which oneDNN computes this type."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return dtype == torch.float32

@@ -1,0 +1,57 @@
+/* The model card: what the server's /info says of the model and of its optimizations. It must never know the form. */
+
+import { element } from "./dom.js";
+
+const MEANINGS = {
+  masked_head: "scores the vocabulary at masks only",
+  unpadding: "computes no padding in the encoder",
+  last_layer: "computes only the positions of the last layer that the task reads",
+  prepacked_weights: "lays out the weights for the CPU once",
+};
+
+/** Pairs of a term and its value. */
+export function modelCard(info) {
+  const facts = {
+    Task: info.task,
+    Device: info.device,
+    "Data type": info.dtype,
+    Threads: info.threads,
+    "Max. input": info.max_tokens ? `${info.max_tokens} tokens` : null,
+    "Max. batch size": info.limits?.max_batch_size,
+    Version: info.version,
+  };
+  const known = Object.entries(facts).filter(([, fact]) => fact !== null && fact !== undefined);
+  return known.map(([term, fact]) => element("div", {}, [element("dt", {}, term), element("dd", {}, String(fact))]));
+}
+
+const gain = (probe, factor) =>
+  element("span", { class: "gain" }, [element("strong", {}, `${factor.toFixed(2)} ×`), ` ${probe}`]);
+
+function explained(applied, measured, reason) {
+  if (!applied) return element("p", { class: "hint" }, `Not applied: ${reason}.`);
+  return reason ? element("p", { class: "hint" }, `Applied: ${reason}.`) : element("p", { class: "gains" }, measured);
+}
+
+/** One optimization: whether it is applied, with what it gains, or why it is not applied or not timed. */
+function optimization({ name, applied, gains, reason }) {
+  const measured = Object.entries(gains ?? {}).map(([probe, factor]) => gain(probe, factor));
+  return element("li", {}, [
+    element("span", { class: applied ? "state on" : "state" }, applied ? "on" : "off"),
+    element("div", {}, [
+      element("p", {}, [element("code", {}, name), MEANINGS[name] ? `: ${MEANINGS[name]}` : ""]),
+      explained(applied, measured, reason),
+    ]),
+  ]);
+}
+
+export function optimizationList(info) {
+  if (!info.optimizations?.length)
+    return element("p", { class: "hint" }, "None was tried: the model runs as it was loaded.");
+  const hint =
+    "The speed with each optimization, as a multiple of the speed without it, for a batch and for one input alone; " +
+    "measured at the start.";
+  return element("div", {}, [
+    element("p", { class: "hint" }, hint),
+    element("ul", { class: "optimizations" }, info.optimizations.map(optimization)),
+  ]);
+}

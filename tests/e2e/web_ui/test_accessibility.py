@@ -1,0 +1,41 @@
+"""Everyone can use the pages: no violation that axe finds, nothing wider than the window, in light and dark."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.browser import Open, Visit, axe
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("dark", 1280, marks=pytest.mark.extended),
+        pytest.param("light", 390, marks=pytest.mark.extended),
+    ],
+)
+def test_the_pages_are_accessible_and_fit(
+    scheme: str, width: int, open_visit: Open, url_of: Callable[[str], str], bundled_url: str
+) -> None:
+    visit = open_visit(color_scheme=scheme, viewport={"width": width, "height": 800})
+    for url in [bundled_url, url_of("token-classification"), url_of("table-question-answering")]:
+        visit.go(url)
+        visit.run_example()
+        visit.page.click("#raw summary")
+        check(visit)
+    visit.page.goto(f"{bundled_url}/docs")
+    visit.wait_for("#schemas:not([hidden])")
+    check(visit)
+    visit.close()
+
+
+def check(visit: Visit) -> None:
+    visit.page.evaluate(axe())
+    report = visit.page.evaluate("async () => await axe.run()")
+    assert "color-contrast" in {rule["id"] for rule in report["passes"]}
+    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in report["violations"]] == []
+    assert visit.page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
