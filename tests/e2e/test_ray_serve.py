@@ -382,7 +382,8 @@ def test_a_replica_that_is_killed_under_load_is_replaced_and_a_retry_gets_the_an
         replicas = head.running(2, without=two_replicas[0])
         load.wait_for_more(50)
     assert_all_answered(load, one_process)
-    assert {status for status, _ in load.errors} <= {500, 503}
+    # Ray's proxy calls every TimeoutError a 408, also one of the connection to the replica.
+    assert {status for status, _ in load.errors} <= {408, 500, 503}
     assert two_replicas[1] in replicas
 
 

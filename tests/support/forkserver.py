@@ -25,6 +25,7 @@ from typing import IO
 
 import uvicorn
 
+CAN_FORK = sys.platform == "linux"
 MAX_REQUEST_BYTES = 2**17
 PRELOADED = (
     "server",
@@ -90,9 +91,14 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The process that others are forked from; `close` ends it, and those of them that still run."""
+    """The process that others are forked from; `close` ends it, and those of them that still run.
+
+    Only on Linux: elsewhere it does nothing, and `Process` starts every server by itself.
+    """
 
     def __init__(self) -> None:
+        if not CAN_FORK:
+            return
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._popen = subprocess.Popen(
@@ -116,11 +122,13 @@ class ForkServer:
         return ForkedProcess(log, status)
 
     def close(self) -> None:
+        if not CAN_FORK:
+            return
         self._requests.close()
         self._popen.wait()
 
 
-# The fork server itself. Only Linux has what it needs; elsewhere every server is started by itself.
+# The fork server itself.
 
 if sys.platform == "linux":
 

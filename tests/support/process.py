@@ -17,7 +17,7 @@ import httpx2
 import uvicorn
 from starlette.applications import Starlette
 
-from tests.support.forkserver import ForkedProcess, ForkServer
+from tests.support.forkserver import CAN_FORK, ForkedProcess, ForkServer
 
 ROOT = Path(__file__).parents[2]
 LONGEST_LIFE_S = 900
@@ -37,7 +37,7 @@ class Process:
     def __init__(self, app: str = "server:app", fork_server: ForkServer | None = None, /, **environment: str) -> None:
         self.popen: subprocess.Popen[str] | ForkedProcess
         arguments = [*app.split(), "--host", "127.0.0.1", "--port", "0"]
-        if fork_server is None or sys.platform != "linux":
+        if fork_server is None or not CAN_FORK:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "uvicorn", *arguments],
                 cwd=ROOT,
