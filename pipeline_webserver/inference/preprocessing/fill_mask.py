@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.fill_mask import FillMaskPipeline
@@ -22,11 +23,13 @@ from pipeline_webserver.model_info import ModelInfo
 
 # Over all masks of one input: each prediction is decoded with the whole text.
 MAX_PREDICTIONS_OF_ONE_INPUT = 4_096
+# How many predictions the pipeline makes for each mask, unless a request says otherwise.
+DEFAULT_TOP_K = 5
 
 
 def predictions_per_mask(parameters: Mapping[str, Any]) -> int:
-    """As the fill-mask pipeline counts: five by default, and no more than there are targets."""
-    top_k: int = parameters.get("top_k", 5)
+    """As the fill-mask pipeline counts: no more than there are targets."""
+    top_k: int = parameters.get("top_k", DEFAULT_TOP_K)
     targets = parameters.get("targets")
     return top_k if targets is None else min(top_k, len(targets))
 
@@ -101,28 +104,23 @@ class FillMaskPostprocessor(BatchPostprocess):
         self._pad_id: int | None = pipe.tokenizer.pad_token_id
         self._token_text = lru_cache(4096)(lambda token: pipe.tokenizer.decode([token]))
 
-    def __call__(self, outputs: Any, top_k: int = 5, target_ids: Any = None, **parameters: Any) -> list[Any]:
+    def __call__(
+        self, outputs: Any, top_k: int = DEFAULT_TOP_K, target_ids: np.ndarray | None = None, **parameters: Any
+    ) -> list[Any]:
         """The best `top_k` predictions, a dictionary each, among `target_ids` if given; for several masks a list of
         lists.
 
         `outputs` of one input: `input_ids` `[1, tokens]`, `logits` `[1, tokens, vocabulary]`.
         """
         ids, masks = self._masks(outputs)
-        positions = slice(masks[0], masks[0] + 1) if len(masks) == 1 else masks  # the usual single mask without a copy
-        probabilities = outputs["logits"][0, positions].softmax(dim=-1)
-        if target_ids is not None:
-            probabilities = probabilities[..., target_ids]
-            top_k = min(top_k, len(target_ids))
-        scores, best = probabilities.topk(top_k)
-        tokens = best.tolist() if target_ids is None else [[int(target_ids[i]) for i in row] for row in best.tolist()]
-        return self._results(ids, masks, tokens, scores.tolist())
+        return self._results(ids, masks, *best_tokens(outputs["logits"][0, masks], top_k, target_ids))
 
     def batch(self, batch: Sequence[tuple[Any, Mapping[str, Any]]]) -> list[list[Any]]:
         """The results of many inputs with equal parameters, without targets: the same to the last bit."""
-        top_k: int = batch[0][1].get("top_k", 5)
+        top_k: int = batch[0][1].get("top_k", DEFAULT_TOP_K)
         rows = [self._masks(outputs) for outputs, _ in batch]
         logits = torch.cat([outputs["logits"][0, masks] for (outputs, _), (_, masks) in zip(batch, rows, strict=True)])
-        scores, tokens = (values.tolist() for values in logits.softmax(dim=-1).topk(top_k))
+        tokens, scores = best_tokens(logits, top_k)
         results, start = [], 0
         for ids, masks in rows:
             end = start + len(masks)
@@ -131,7 +129,7 @@ class FillMaskPostprocessor(BatchPostprocess):
         return results
 
     def batch_key(self, parameters: Mapping[str, Any]) -> Hashable | None:
-        return None if "target_ids" in parameters else parameters.get("top_k", 5)
+        return None if "target_ids" in parameters else parameters.get("top_k", DEFAULT_TOP_K)
 
     def _masks(self, outputs: Mapping[str, Any]) -> tuple[list[int], list[int]]:
         """The token ids of an input, and the positions of its masks."""
@@ -170,3 +168,19 @@ class FillMaskPostprocessor(BatchPostprocess):
             }
             for token, score in zip(tokens, scores, strict=True)
         ]
+
+
+def best_tokens(
+    logits: torch.Tensor, top_k: int, target_ids: np.ndarray | None = None
+) -> tuple[list[list[int]], list[list[float]]]:
+    """The `top_k` most probable tokens of each row of `logits` `[masks, vocabulary]`, and their probabilities.
+
+    Only `target_ids` are candidates, if given.
+    """
+    probabilities = logits.softmax(dim=-1)
+    if target_ids is None:
+        scores, tokens = probabilities.topk(top_k)
+    else:
+        scores, best = probabilities[:, target_ids].topk(min(top_k, len(target_ids)))
+        tokens = torch.from_numpy(target_ids)[best]
+    return tokens.tolist(), scores.tolist()
