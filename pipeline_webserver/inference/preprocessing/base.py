@@ -6,7 +6,7 @@ files beside this one. It must never know how model inputs share passes, request
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,7 +51,8 @@ class BatchPostprocess(ABC):
 class CheckedInput:
     """An input whose parameters are checked, with the pipeline's parameters for each stage.
 
-    `tokens` are those of the input, where a call of the tokenizer for many inputs made them already.
+    `tokens` are those of the input, where a call of the tokenizer for many inputs made them already. `generation`: the
+    settings by which a model that generates does so for this input.
     """
 
     input: Any
@@ -60,6 +61,7 @@ class CheckedInput:
     forward: dict[str, Any]
     postprocess: dict[str, Any]
     tokens: dict[str, list[int]] | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 def inference_failed(message: str, cause: BaseException) -> InferenceFailed:

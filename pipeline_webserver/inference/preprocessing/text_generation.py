@@ -44,6 +44,11 @@ class TextGenerationPreprocessor(TextPreprocessor):
         self.check_characters(value, parameters)
         return {name: item for name, item in parameters.items() if name not in {"seed", "stop_sequence"}}
 
+    def check(self, value: Any, parameters: Mapping[str, Any]) -> CheckedInput:
+        checked = super().check(value, parameters)
+        checked.generation = internals.generation_settings(self.pipe, checked.forward)
+        return checked
+
     def build(self, checked: CheckedInput) -> PreparedInput:
         prepared = super().build(checked)
         (model_input,) = prepared.model_inputs
@@ -51,34 +56,33 @@ class TextGenerationPreprocessor(TextPreprocessor):
         return prepared
 
     def model_input(self, tensors: Mapping[str, Any], tokens: int, checked: CheckedInput) -> ModelInput:
-        forward = {**checked.forward, "max_new_tokens": self._new_tokens(checked.forward, tokens)}
+        forward = {**checked.forward, "max_new_tokens": self._new_tokens(checked, tokens)}
         if stop_texts := checked.parameters.get("stop_sequence"):
             forward["stopping_criteria"] = [StopTextCriterion(self._decoder, stop_texts)]
         seed = checked.parameters.get("seed")
         extra_key: Hashable = None
         if seed is not None:
             extra_key = object()  # equal to no other, as long as it is in use; an id may come again
-        elif not is_padding_safe(self.pipe, checked.forward):
+        elif not is_padding_safe(checked.generation):
             extra_key = tokens
         return ModelInput(tensors, forward, tokens, extra_key, seed)
 
-    def _new_tokens(self, parameters: Mapping[str, Any], prompt_tokens: int) -> int:
+    def _new_tokens(self, checked: CheckedInput, prompt_tokens: int) -> int:
         """As many as requested or, by default, as the pipeline generates and there is room for. Raises `TooLarge`."""
         room = self.limits.max_new_tokens if self.max_tokens is None else self.max_tokens - prompt_tokens
-        requested: int = parameters.get("max_new_tokens", 1)
+        requested: int = checked.forward.get("max_new_tokens", 1)
         if requested > room:
             raise TooLarge(
                 f"The input has {prompt_tokens} tokens and asks for {requested} new ones; "
                 f"the model takes {self.max_tokens} in all."
             )
-        settings = internals.generation_settings(self.pipe, parameters)
+        settings = checked.generation
         default: int = settings.get("max_new_tokens") or max(1, settings.get("max_length", 0) - prompt_tokens)
         return min(default, room, self.limits.max_new_tokens)
 
     def dedup_key(self, checked: CheckedInput) -> Hashable:
         """Two requests that sample without a seed want two results."""
-        settings = internals.generation_settings(self.pipe, checked.forward)
-        is_random = settings.get("do_sample") and checked.parameters.get("seed") is None
+        is_random = checked.generation.get("do_sample") and checked.parameters.get("seed") is None
         return object() if is_random else super().dedup_key(checked)
 
     def warmup_input(self, words: int) -> RawInput:

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from pipeline_webserver.errors import Rejected
+from pipeline_webserver.inference import internals
 from pipeline_webserver.inference.preprocessing.generation import (
     StopTextCriterion,
     check_new_tokens,
@@ -60,7 +61,8 @@ def test_more_new_tokens_than_the_limit_are_an_error_by_the_name_in_the_request(
 def test_settings_that_look_at_tokens_before_the_next_depend_on_padding(
     parameters: Parameters, is_safe: bool, tmp_path: Path
 ) -> None:
-    assert is_padding_safe(load_pipeline(make(gpt2, tmp_path)), parameters) is is_safe
+    pipe = load_pipeline(make(gpt2, tmp_path))
+    assert is_padding_safe(internals.generation_settings(pipe, parameters)) is is_safe
 
 
 def test_a_stop_text_may_end_within_a_token_and_does_not_count_before_the_last() -> None:
