@@ -52,7 +52,7 @@ TABLE: Schema = {
 OPTIMIZATION_DESCRIPTIONS = {
     "difference": "The worst difference of its outputs, relative to the largest number.",
     "gains": "The time without it divided by the time with it, for each probe.",
-    "reason": "Why it is not applied.",
+    "reason": "Why it is not applied, or that it was not timed.",
 }
 
 

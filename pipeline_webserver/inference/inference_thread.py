@@ -149,10 +149,6 @@ class InferenceThread:
         return self._info
 
     @property
-    def task(self) -> str:
-        return self.runner.task
-
-    @property
     def max_batch_tokens(self) -> int:
         return self.runner.forward.max_tokens
 

@@ -15,6 +15,8 @@ RawInput = tuple[Any, Mapping[str, Any]]
 Heartbeat = Callable[[], None]
 # Which positions of `input_ids` `[rows, padded]` a pipeline reads of the model's output; true where it reads one.
 PositionsRead = Callable[[torch.Tensor], torch.Tensor]
+# Tokenizers of models that take inputs of any length say a number of tokens beyond this.
+NO_LIMIT = 10**9
 
 
 def no_heartbeat() -> None:

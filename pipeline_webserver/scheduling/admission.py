@@ -71,16 +71,6 @@ class AdmissionController:
             raise Overloaded(
                 f"The server is busy: the answer may take {estimate}.", retry_after_s(estimate_s - timeout_s)
             )
-        return self._add(inputs, parameters, now, deadline, submitted_at)
-
-    def _add(
-        self,
-        inputs: Sequence[object],
-        parameters: Mapping[str, object],
-        now: float,
-        deadline: float,
-        submitted_at: float,
-    ) -> list[Entry]:
         entries = [
             Entry(item, parameters, self._next_rank + index, self._next_arrival + index, now, deadline, submitted_at)
             for index, item in enumerate(inputs)

@@ -91,7 +91,7 @@ def test_a_real_pipeline_is_served_in_two_named_threads(model_of: Callable[[str]
         assert thread.close() is True
         assert running_threads() == set()
         assert gc.get_freeze_count() > 100_000  # what the start has made is excluded from garbage collection
-        assert thread.task == "fill-mask"
+        assert thread.info.task == "fill-mask"
         assert thread.max_batch_tokens == thread.runner.forward.max_tokens
         assert thread.fixed_cost_tokens == thread.runner.forward.fixed_cost_tokens
         assert thread.info == thread.runner.describe(threads=1)

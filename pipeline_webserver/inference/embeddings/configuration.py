@@ -27,6 +27,7 @@ from pipeline_webserver.inference.embeddings.modules import (
     unchanged,
     unit_length,
 )
+from pipeline_webserver.inference.model_inputs import NO_LIMIT
 from pipeline_webserver.model_info import EmbeddingInfo
 
 # How the pooling's first form named its kinds, in the order in which they are put together.
@@ -52,7 +53,6 @@ LOADING = {
 PLACES = ("torch.nn", "torch.nn.modules.activation", "torch.nn.modules.linear")
 # Every model has these, empty unless it says otherwise.
 PROMPTS = {"query": "", "document": ""}
-NO_LIMIT = 10**9  # tokenizers without a limit say a number beyond
 CHOOSE = "choose another model"
 
 

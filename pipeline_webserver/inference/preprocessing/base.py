@@ -16,6 +16,7 @@ from pipeline_webserver.errors import InferenceFailed, PipelineServerError, Reje
 from pipeline_webserver.inference import internals
 from pipeline_webserver.inference.batch_plan import BatchStrategy
 from pipeline_webserver.inference.model_inputs import (
+    NO_LIMIT,
     Heartbeat,
     Limits,
     ModelInput,
@@ -62,6 +63,12 @@ class CheckedInput:
     postprocess: dict[str, Any]
     tokens: dict[str, list[int]] | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def tokenizer_limit(tokenizer: Any) -> int | None:
+    """The longest input that a tokenizer allows, in tokens; None where it has no limit."""
+    limit: int = tokenizer.model_max_length
+    return limit if limit < NO_LIMIT else None
 
 
 def inference_failed(message: str, cause: BaseException) -> InferenceFailed:

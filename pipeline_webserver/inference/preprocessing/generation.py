@@ -11,6 +11,7 @@ from transformers import StoppingCriteria
 from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.errors import Rejected
+from pipeline_webserver.inference.preprocessing.base import tokenizer_limit
 
 # Tokens that a warm-up input makes the model generate.
 WARMUP_TOKENS = 8
@@ -43,8 +44,7 @@ def max_positions(pipe: Pipeline) -> int | None:
     """How many tokens a prompt and what is generated may have together; None where there is no limit."""
     config = pipe.model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    tokenizer_limit = pipe.tokenizer.model_max_length
-    return min(int(positions or tokenizer_limit), tokenizer_limit) if (positions or tokenizer_limit) < 10**9 else None
+    return min((limit for limit in (positions, tokenizer_limit(pipe.tokenizer)) if limit), default=None)
 
 
 def check_new_tokens(parameters: Mapping[str, Any], limit: int, name: str) -> None:

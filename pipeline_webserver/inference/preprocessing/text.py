@@ -19,7 +19,7 @@ from transformers.pipelines.text_classification import TextClassificationPipelin
 
 from pipeline_webserver.errors import Rejected, TooLarge
 from pipeline_webserver.inference.model_inputs import Limits, ModelInput, PreparedInput, RawInput
-from pipeline_webserver.inference.preprocessing.base import CheckedInput, Preprocessor
+from pipeline_webserver.inference.preprocessing.base import CheckedInput, Preprocessor, tokenizer_limit
 from pipeline_webserver.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ MAX_TOKENS_OF_ONE_INPUT = 16_384
 SHORT_CHARACTERS, CHARACTERS_PER_TOKEN = 4_096, 32
 # The pipelines whose `preprocess` is one call of the tokenizer; fill-mask then looks for a mask.
 SINGLE_CALL = (FillMaskPipeline, TextClassificationPipeline, FeatureExtractionPipeline)
-# What tokenizers without a limit report is beyond this.
-NO_LIMIT = 10**9
 # What warm-up inputs are made of.
 WORDS = [
     "the",
@@ -71,8 +69,7 @@ def max_input_tokens(pipe: Pipeline) -> int | None:
     ]
     if tables:
         return min(tables)
-    limit: int = pipe.tokenizer.model_max_length
-    return limit if limit < NO_LIMIT else None
+    return tokenizer_limit(pipe.tokenizer)
 
 
 def count_characters(value: object) -> int:
