@@ -1,20 +1,17 @@
-"""Sentence embeddings: what a model's own sentence-transformers configuration makes of its last hidden state.
+"""From a model's own sentence-transformers configuration to its `SentenceEmbedding`.
 
-The configuration is data: no code that it names is ever imported. It must never know pipelines, their callers,
-requests, HTTP or settings.
+The configuration is data: no code that it names is ever imported. It must never know texts, pipelines, requests, HTTP
+or settings.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-import torch
 from torch.nn import functional
 
-from pipeline_webserver.errors import ConfigurationError, Rejected
+from pipeline_webserver.errors import ConfigurationError
 from pipeline_webserver.inference.embeddings.model_files import ModelFiles
 from pipeline_webserver.inference.embeddings.modules import (
     ACTIVATIONS,
@@ -27,8 +24,8 @@ from pipeline_webserver.inference.embeddings.modules import (
     unchanged,
     unit_length,
 )
+from pipeline_webserver.inference.embeddings.sentence_embedding import SentenceEmbedding
 from pipeline_webserver.inference.model_inputs import NO_LIMIT
-from pipeline_webserver.model_info import EmbeddingInfo
 
 # How the pooling's first form named its kinds, in the order in which they are put together.
 OLD_MODES = {
@@ -56,78 +53,6 @@ PROMPTS = {"query": "", "document": ""}
 CHOOSE = "choose another model"
 
 
-@dataclass(frozen=True, slots=True)
-class SentenceEmbedding:
-    """One model's configuration.
-
-    `dim` is the length of its embeddings; `normalized` says whether they are brought to length one. `max_tokens` is to
-    how many tokens texts are cut, special tokens among them; None: they are not cut. `default_prompt` is the name of
-    the prompt that is put before texts for which none is named.
-    """
-
-    pooling: Pooling
-    dim: int
-    steps: tuple[Step, ...]
-    normalized: bool
-    max_tokens: int | None
-    lowercase: bool
-    prompts: Mapping[str, str]
-    default_prompt: str | None
-
-    def describe(self) -> EmbeddingInfo:
-        """What `/info` says of it."""
-        return EmbeddingInfo(
-            dim=self.dim,
-            pooling=list(self.pooling.modes),
-            normalize=self.normalized,
-            max_tokens=self.max_tokens,
-            prompts=list(self.prompts),
-            default_prompt=self.default_prompt,
-        )
-
-    def prompt(self, name: str | None) -> str:
-        """What is put before a text. Raises `Rejected` for a name that the configuration has not."""
-        if name is None:
-            return self.prompts[self.default_prompt] if self.default_prompt else ""
-        if name not in self.prompts:
-            raise Rejected(f"Parameter 'prompt_name': the model's prompts are {', '.join(self.prompts)}.")
-        return self.prompts[name]
-
-    def text(self, text: str, prompt_name: str | None = None) -> str:
-        """What goes to the tokenizer, prompt and text. Raises `Rejected` for an unknown prompt.
-
-        Letters become small one by one, as in the tokenizers library; `str.lower` knows the sigma that ends a word.
-        One difference is left: a special token that is written in such a text is not found any more.
-        """
-        whole = self.prompt(prompt_name) + text
-        return "".join(letter.lower() for letter in whole) if self.lowercase else whole
-
-    @torch.no_grad()
-    def embed(self, hidden: torch.Tensor, prompt_tokens: int = 0, normalize: bool | None = None) -> np.ndarray:
-        """`hidden` `[1, tokens, hidden]` of one text, without padding, to float32 `[dim]`.
-
-        `prompt_tokens` is what `count_prompt_tokens` says; `normalize` says otherwise than the configuration whether
-        the length becomes one. Raises `Rejected` if the text has no tokens.
-        """
-        values = self.pooling(hidden[0].to("cpu", torch.float32), prompt_tokens)
-        for step in self.steps:
-            values = step(values)
-        if self.normalized and normalize is not False:
-            values = unit_length(values)
-        # A configuration cuts behind its own Normalize, so only a request's has the last word on the length.
-        values = values[: self.dim]
-        embedding: np.ndarray = (unit_length(values) if normalize else values).numpy()
-        return embedding
-
-
-def count_prompt_tokens(tokens: Sequence[int], special_tokens: Collection[int]) -> int:
-    """How many of a text's tokens are its prompt's, given the tokens of the prompt alone."""
-    return len(tokens) - (len(tokens) > 0 and tokens[-1] in special_tokens)
-
-
-# Reading
-
-
 def read_embedding(model: str, revision: str | None) -> SentenceEmbedding | None:
     """The configuration of a folder, or of a model of the Hub or its cache. None if it has none.
 
@@ -146,8 +71,8 @@ def read_embedding(model: str, revision: str | None) -> SentenceEmbedding | None
 
 def _embedding(files: ModelFiles, modules: Any) -> SentenceEmbedding:
     kinds, folders = _modules(modules)
-    told = files.settings("config_sentence_transformers.json")
-    if (made_for := told.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
+    settings = files.settings("config_sentence_transformers.json")
+    if (made_for := settings.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
         raise ConfigurationError(f"it is a {made_for}, not a SentenceTransformer; {CHOOSE}")
     transformer = next(filter(None, map(files.settings, TRANSFORMER_CONFIGS)), {})
     _check_transformer(transformer)
@@ -159,16 +84,16 @@ def _embedding(files: ModelFiles, modules: Any) -> SentenceEmbedding:
     normalized = unit_length in steps[-1:]
     while unit_length in steps[-1:]:  # one with a layer behind it is what that layer was trained on: it stays
         steps.pop()
-    prompts = _prompts(told)
+    prompts = _prompts(settings)
     return SentenceEmbedding(
         pooling,
-        min(dim, told.get("truncate_dim") or dim),
+        min(dim, settings.get("truncate_dim") or dim),
         tuple(steps),
         normalized,
         _max_tokens(files, transformer),
         bool(transformer.get("do_lower_case")),
         prompts,
-        _default_prompt(told, prompts),
+        _default_prompt(settings, prompts),
     )
 
 
@@ -212,8 +137,8 @@ def _check_transformer(transformer: Mapping[str, Any]) -> None:
 def _max_tokens(files: ModelFiles, transformer: Mapping[str, Any]) -> int | None:
     """What is said for sentence-transformers has the last word; else the tokenizer's limit, within the model's."""
     options = [transformer.get(name) or {} for name in ("processor_kwargs", "tokenizer_args")]
-    said = [*(option.get("model_max_length") for option in options), transformer.get("max_seq_length")]
-    for limit in said:
+    named = [*(option.get("model_max_length") for option in options), transformer.get("max_seq_length")]
+    for limit in named:
         if limit is not None:
             return int(limit)
     limits = [
@@ -223,12 +148,12 @@ def _max_tokens(files: ModelFiles, transformer: Mapping[str, Any]) -> int | None
     return min((int(limit) for limit in limits if limit is not None and 0 < limit < NO_LIMIT), default=None)
 
 
-def _prompts(told: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(prompt or "") for name, prompt in {**PROMPTS, **(told.get("prompts") or {})}.items()}
+def _prompts(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(prompt or "") for name, prompt in {**PROMPTS, **(settings.get("prompts") or {})}.items()}
 
 
-def _default_prompt(told: Mapping[str, Any], prompts: Mapping[str, str]) -> str | None:
-    default: str | None = told.get("default_prompt_name")
+def _default_prompt(settings: Mapping[str, Any], prompts: Mapping[str, str]) -> str | None:
+    default: str | None = settings.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise ConfigurationError(f"its default prompt {default!r} is none of {', '.join(prompts)}; {CHOOSE}")
     return default
@@ -240,8 +165,8 @@ def _pooling(files: ModelFiles, folder: str) -> tuple[Pooling, int]:
     size = config.get("embedding_dimension", config.get("word_embedding_dimension"))
     if not size:  # no default: a file that is not there must not become a mean
         raise ConfigurationError(f"its {folder}/config.json says no embedding_dimension; download the model again")
-    said = config.get("pooling_mode") or [mode for name, mode in OLD_MODES.items() if config.get(name)] or "mean"
-    modes = (said,) if isinstance(said, str) else tuple(said)
+    named = config.get("pooling_mode") or [mode for name, mode in OLD_MODES.items() if config.get(name)] or "mean"
+    modes = (named,) if isinstance(named, str) else tuple(named)
     if unknown := [mode for mode in modes if mode not in MODES]:
         raise ConfigurationError(f"its pooling {unknown[0]!r} is none of {', '.join(MODES)}; {CHOOSE}")
     return Pooling(modes, bool(config.get("include_prompt", True))), len(modes) * int(size)
@@ -265,11 +190,11 @@ def _dense(files: ModelFiles, folder: str, dim: int) -> tuple[Step, int]:
     return Dense(weight, tensors.get("linear.bias"), function, projection if has_residual else None), len(weight)
 
 
-def _activation(said: Any) -> Step:
-    place, _, name = str(said).rpartition(".")
+def _activation(path: Any) -> Step:
+    place, _, name = str(path).rpartition(".")
     if name not in ACTIVATIONS or place not in PLACES:
         raise ConfigurationError(
-            f"its activation function {said!r} is none of torch.nn's {', '.join(ACTIVATIONS)}; {CHOOSE}"
+            f"its activation function {path!r} is none of torch.nn's {', '.join(ACTIVATIONS)}; {CHOOSE}"
         )
     return activation(name)
 

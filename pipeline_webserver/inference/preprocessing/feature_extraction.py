@@ -15,7 +15,8 @@ import torch
 from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.errors import ConfigurationError, Rejected
-from pipeline_webserver.inference.embeddings.configuration import SentenceEmbedding, count_prompt_tokens, read_embedding
+from pipeline_webserver.inference.embeddings.configuration import read_embedding
+from pipeline_webserver.inference.embeddings.sentence_embedding import SentenceEmbedding, count_prompt_tokens
 from pipeline_webserver.inference.model_inputs import Limits
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Postprocess
 from pipeline_webserver.inference.preprocessing.text import TextPreprocessor

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -11,18 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 
-from pipeline_webserver.errors import ConfigurationError, Rejected
-from pipeline_webserver.inference.embeddings.configuration import (
-    OLD_MODES,
-    SentenceEmbedding,
-    count_prompt_tokens,
-    read_embedding,
-)
+from pipeline_webserver.errors import ConfigurationError
+from pipeline_webserver.inference.embeddings.configuration import OLD_MODES, read_embedding
 from pipeline_webserver.inference.embeddings.modules import ACTIVATIONS, MODES
+from tests.support.embeddings import ours, read
 from tests.support.models import make_model
 from tests.support.sentences import (
     HIDDEN,
@@ -43,41 +38,9 @@ TEXTS = ["", "a", TEXT, "albert einstein was born in ulm " * 30]
 HEAD = "sentence_transformers.models."
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models as small as these only lose by more."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(usual)
-
-
-def read(folder: Path) -> SentenceEmbedding:
-    embedding = read_embedding(str(folder), None)
-    assert embedding is not None
-    return embedding
-
-
-@lru_cache(maxsize=4)
-def plain(folder: Path) -> tuple[Any, Any]:
-    """The model and its tokenizer, as transformers alone loads them."""
-    return transformers.AutoModel.from_pretrained(folder), transformers.AutoTokenizer.from_pretrained(folder)
-
-
 @lru_cache(maxsize=4)
 def sentences(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder), device="cpu")
-
-
-def ours(folder: Path, text: str, prompt_name: str | None = None, normalize: bool | None = None) -> np.ndarray:
-    embedding, (model, tokenizer) = read(folder), plain(folder)
-    prompt = embedding.prompt(prompt_name)
-    prompt_tokens = count_prompt_tokens(tokenizer(prompt)["input_ids"], tokenizer.all_special_ids) if prompt else 0
-    options = {"truncation": True, "max_length": embedding.max_tokens}
-    inputs = tokenizer(embedding.text(text, prompt_name), return_tensors="pt", **options)
-    with torch.no_grad():
-        hidden = model(**inputs).last_hidden_state
-    return embedding.embed(hidden, prompt_tokens, normalize)
 
 
 def distance(folder: Path, text: str, prompt_name: str | None = None) -> float:
@@ -240,59 +203,6 @@ def test_the_older_names_of_the_first_modules_file_are_known(tmp_path: Path) -> 
     settings = {"max_seq_length": 17, "do_lower_case": True}
     embedding = read(sentence_model(tmp_path, [pooling("cls")], sentence_roberta_config=settings))
     assert (embedding.max_tokens, embedding.lowercase) == (17, True)
-
-
-# Requests
-
-
-def test_a_request_may_set_whether_the_embedding_is_normalized(tmp_path: Path) -> None:
-    raw = ours(MINILM, "a test", normalize=False)
-    assert np.linalg.norm(raw) > 1.5
-    assert np.abs(raw / np.linalg.norm(raw) - ours(MINILM, "a test")).max() < 1e-6
-    folder = sentence_model(tmp_path, [pooling("mean"), normalize(), layer_norm()])
-    assert ours(folder, TEXT, normalize=False).tolist() == ours(folder, TEXT).tolist()
-    assert np.linalg.norm(ours(folder, TEXT)) > 1.5
-    assert np.linalg.norm(ours(folder, TEXT, normalize=True)) == pytest.approx(1, abs=1e-6)
-
-
-def test_a_prompt_is_found_by_its_name(tmp_path: Path) -> None:
-    declared = {"prompts": {"query": "q: ", "passage": None}, "default_prompt_name": "query"}
-    embedding = read(sentence_model(tmp_path, [pooling("mean")], config_sentence_transformers=declared))
-    assert [embedding.prompt(name) for name in (None, "query", "document", "passage")] == ["q: ", "q: ", "", ""]
-    assert embedding.text("A", "query") == "q: A"
-    with pytest.raises(
-        Rejected, match=r"^Parameter 'prompt_name': the model's prompts are query, document, passage\.$"
-    ):
-        embedding.text("A", "search")
-
-
-@pytest.mark.parametrize(
-    ("tokens", "prompt_tokens", "why"),
-    [
-        (0, 0, "The text has no tokens to make an embedding of."),
-        (3, 3, "The text has no tokens behind the 3 of its prompt to make an embedding of."),
-    ],
-)
-def test_where_no_token_is_left_there_is_no_embedding(
-    tokens: int, prompt_tokens: int, why: str, tmp_path: Path
-) -> None:
-    embedding = read(sentence_model(tmp_path, [pooling("max", include_prompt=False)]))
-    with pytest.raises(Rejected) as raised:
-        embedding.embed(torch.ones(1, tokens, HIDDEN), prompt_tokens)
-    assert str(raised.value) == why
-
-
-def test_a_hidden_state_of_half_precision_or_with_gradients_gives_float32(tmp_path: Path) -> None:
-    embedding = read(sentence_model(tmp_path, [pooling("cls")]))
-    hidden = torch.full((1, 3, HIDDEN), 0.5, dtype=torch.bfloat16, requires_grad=True)
-    given = embedding.embed(hidden)
-    assert given.dtype == np.float32
-    assert given.tolist() == [0.5] * HIDDEN
-
-
-@pytest.mark.parametrize(("tokens", "count"), [([], 0), ([2, 7, 8, 3], 3), ([2, 7, 8], 3), ([3], 0)])
-def test_a_special_token_at_the_end_of_a_prompt_does_not_count(tokens: list[int], count: int) -> None:
-    assert count_prompt_tokens(tokens, [2, 3]) == count
 
 
 # What is not supported
