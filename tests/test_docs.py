@@ -131,6 +131,8 @@ def test_ci_runs_the_readmes_test_command_as_it_stands() -> None:
     (serve,) = [line for line in commands if line.endswith("bin/uvicorn server:app")]
     (test,) = [line for line in commands if line.endswith("bin/pytest")]
     assert serve.startswith("python3 -m venv .venv && ")
+    assert test.startswith("python3 -m venv .venv && ")
+    assert "-c constraints.txt" in test
     assert test in (ROOT / ".ci" / "run").read_text().splitlines()
 
 

@@ -63,12 +63,6 @@ def test_the_constraints_have_an_allowed_version_of_each_dependency() -> None:
     assert [name for name, allowed in wanted.items() if not allowed.contains(versions[name])] == []
 
 
-def test_ci_runs_the_command_of_the_readme_as_it_stands_there() -> None:
-    (command,) = re.findall(r"^python3 -m venv .*pytest$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert "-c constraints.txt" in command
-    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
-
-
 # The container
 
 

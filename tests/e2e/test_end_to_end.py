@@ -21,7 +21,7 @@ from tests.support.compare import assert_same
 from tests.support.forkserver import ForkServer
 from tests.support.hub import running_hub
 from tests.support.models import make_model
-from tests.support.process import Process, serving, until
+from tests.support.process import Process, serving, start_uvicorn, until
 
 HOLD = "hold [MASK]"
 CLIENTS = 16
@@ -67,7 +67,7 @@ PROCESSES: dict[str, dict[str, str]] = {
 @pytest.fixture(scope="module")
 def optimized() -> Iterator[Process]:
     """The command of the README, with one thread; begun first, because imports and optimizations take longest."""
-    process = Process(PIPELINE_THREADS="1")
+    process = start_uvicorn(PIPELINE_THREADS="1")
     yield process
     process.end()
 
@@ -79,7 +79,7 @@ def started(hold: Hold, fork_server: ForkServer, optimized: Process) -> Iterator
         processes = {}
         for name, settings in PROCESSES.items():
             app = "tests.support.faulty_app:app"
-            processes[name] = Process(app, fork_server, FAULTY_APP_HOLD=hold.port, **settings)
+            processes[name] = start_uvicorn(app, fork_server, FAULTY_APP_HOLD=hold.port, **settings)
             stack.callback(processes[name].end)
         yield processes
 
@@ -303,7 +303,7 @@ def test_a_start_that_cannot_succeed_ends_with_one_clear_line_and_a_status_that_
         ({"PIPELINE_MODEL": str(tmp_path)}, "(architectures: none); set PIPELINE_TASK"),
         ({"PIPELINE_MODEL": "a/b"}, "HF_HUB_OFFLINE is set and 'a/b' is not in the local cache; check the network"),
     ]
-    processes = [(Process("server:app", fork_server, **environment), words) for environment, words in cases]
+    processes = [(start_uvicorn("server:app", fork_server, **environment), words) for environment, words in cases]
     for process, words in processes:
         assert_ends_with_one_line(process, words)
 
@@ -332,7 +332,7 @@ def test_a_hub_without_the_model_and_one_that_cannot_be_reached_end_the_start_wi
         ]
         environment = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
         processes = [
-            (Process(PIPELINE_MODEL=model, HF_ENDPOINT=url, **environment), words) for url, model, words in cases
+            (start_uvicorn(PIPELINE_MODEL=model, HF_ENDPOINT=url, **environment), words) for url, model, words in cases
         ]
         for process, words in processes:
             assert_ends_with_one_line(process, words)

@@ -5,30 +5,24 @@ wheel is built from the files as they are and installed beside the dependencies 
 """
 
 import os
-import re
 import shutil
 import site
 import subprocess
 import sys
 import tarfile
-import threading
 import venv
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from pipeline_webserver import VERSION
+from tests.support.process import QUICK, ROOT, start
 
-pytestmark = [pytest.mark.extended, pytest.mark.xdist_group("wheel")]
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.extended
 MODULES = {"server.py", "batching.py", "config.py"}
 METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE"}
 PROJECT = {"LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg"}
-LONGEST_LIFE_S = 300
 
 
 def package_files() -> set[str]:
@@ -72,40 +66,18 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@contextmanager
-def serving(command: list[str | Path], folder: Path) -> Iterator[str]:
-    """The address of a server that is started in this folder, and ended by its own process id."""
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "PIPELINE_THREADS": "1", "PIPELINE_ACCELERATE": "false"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    watchdog = threading.Timer(LONGEST_LIFE_S, process.kill)
-    watchdog.start()
-    assert process.stdout is not None
-    log: list[str] = []
+def assert_serves(command: list[str | Path], folder: Path) -> None:
+    """A server that is started by this command, in this folder, answers and ends well."""
+    process = start(command, QUICK, folder)
     try:
-        for line in process.stdout:
-            log.append(line)
-            if found := re.search(r"Uvicorn running on (http://[\d.:]+)", line):
-                break
-        else:
-            pytest.fail("".join(log))
-        yield found[1]
-    finally:
+        process.wait_until_serving()
+        assert process.post("test [MASK]").json()[0]["sequence"] == "test."
+        page = process.client.get("/", headers={"Accept": "text/html"})
+        assert page.text.startswith("<!doctype html>")
         process.terminate()
-        process.communicate()
-        watchdog.cancel()
-    assert process.returncode == 0
-
-
-def assert_serves(url: str) -> None:
-    answers = httpx2.post(url, content="test [MASK]").json()
-    assert answers[0]["sequence"] == "test."
-    assert httpx2.get(url, headers={"Accept": "text/html"}).text.startswith("<!doctype html>")
+        assert process.exit_status() == 0
+    finally:
+        process.end()
 
 
 def test_the_wheel_holds_the_three_modules_the_whole_package_and_nothing_else(built: Path) -> None:
@@ -130,13 +102,11 @@ def test_the_sdist_holds_what_the_wheel_is_made_of_and_nothing_else(built: Path)
 
 
 def test_the_command_serves_the_bundled_model(installed: Path, folder: Path) -> None:
-    with serving([installed / "pipeline-webserver", "--port", "0"], folder) as url:
-        assert_serves(url)
+    assert_serves([installed / "pipeline-webserver", "--port", "0"], folder)
 
 
 def test_uvicorn_serves_the_bundled_model(installed: Path, folder: Path) -> None:
-    with serving([installed / "python", "-m", "uvicorn", "server:app", "--port", "0"], folder) as url:
-        assert_serves(url)
+    assert_serves([installed / "python", "-m", "uvicorn", "server:app", "--port", "0"], folder)
 
 
 def test_the_command_explains_each_setting(installed: Path, folder: Path) -> None:

@@ -68,6 +68,15 @@ def nothing() -> None:
     pass
 
 
+async def with_a_call_under_way(runner: FakeRunner) -> tuple[InferenceThread, asyncio.Task[Sequence[object]]]:
+    """A thread, and its call of the runner, which lasts until `may_end` is set."""
+    thread = InferenceThread(opening(runner), threads=1)
+    await thread.start()
+    call = asyncio.create_task(thread.run([], nothing))
+    assert await asyncio.to_thread(runner.is_running.wait, TIMEOUT_S)
+    return thread, call
+
+
 def running_threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()} & {"model", "preprocessing"}
 
@@ -104,10 +113,7 @@ def test_a_real_pipeline_is_served_in_two_named_threads(model_of: Callable[[str]
 def test_inputs_are_preprocessed_while_the_model_runs() -> None:
     async def main() -> None:
         runner = FakeRunner()
-        thread = InferenceThread(opening(runner), threads=1)
-        await thread.start()
-        call = asyncio.create_task(thread.run([], nothing))
-        assert await asyncio.to_thread(runner.is_running.wait, TIMEOUT_S)
+        thread, call = await with_a_call_under_way(runner)
         assert [*await thread.preprocess([], nothing)] == PREPROCESSING
         assert not call.done()
         runner.may_end.set()
@@ -246,10 +252,7 @@ def test_closing_reports_a_call_that_does_not_end_and_the_thread_ends_behind_it(
 
     async def main() -> None:
         runner = FakeRunner()
-        thread = InferenceThread(opening(runner), threads=1)
-        await thread.start()
-        call = asyncio.create_task(thread.run([], nothing))
-        assert await asyncio.to_thread(runner.is_running.wait, TIMEOUT_S)
+        thread, call = await with_a_call_under_way(runner)
         assert thread.close() is False
         assert running_threads() == {"model"}
         (model_thread,) = (running for running in threading.enumerate() if running.name == "model")

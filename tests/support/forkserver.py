@@ -93,7 +93,7 @@ class ForkedProcess:
 class ForkServer:
     """The process that others are forked from; `close` ends it, and those of them that still run.
 
-    Only on Linux: elsewhere it does nothing, and `Process` starts every server by itself.
+    Only on Linux: elsewhere it does nothing, and `start_uvicorn` starts every server by itself.
     """
 
     def __init__(self) -> None:

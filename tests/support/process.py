@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -29,25 +29,10 @@ KEPT_S = 1.0
 
 
 class Process:
-    """`uvicorn APP` on a free port, with some variables set; its log is kept line by line.
+    """A server that was started; its log is kept line by line."""
 
-    `app` may be followed by options of uvicorn. With a fork server, the process is its child, and a `QUICK` one.
-    """
-
-    def __init__(self, app: str = "server:app", fork_server: ForkServer | None = None, /, **environment: str) -> None:
-        self.popen: subprocess.Popen[str] | ForkedProcess
-        arguments = [*app.split(), "--host", "127.0.0.1", "--port", "0"]
-        if fork_server is None or not CAN_FORK:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", *arguments],
-                cwd=ROOT,
-                env={**os.environ, **({} if fork_server is None else QUICK), **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        else:
-            self.popen = fork_server.start(arguments, {**os.environ, **QUICK, **environment})
+    def __init__(self, popen: subprocess.Popen[str] | ForkedProcess) -> None:
+        self.popen = popen
         self.log: list[str] = []
         self.url = ""
         self.ended = False
@@ -127,6 +112,32 @@ class Process:
         self.exit_status()
 
 
+def start(command: Sequence[str | Path], environment: Mapping[str, str], folder: Path = ROOT) -> Process:
+    """This command in a folder, with some variables set."""
+    popen = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return Process(popen)
+
+
+def start_uvicorn(app: str = "server:app", fork_server: ForkServer | None = None, /, **environment: str) -> Process:
+    """`uvicorn APP` on a free port, with some variables set.
+
+    `app` may be followed by options of uvicorn. With a fork server, the process is its child, and a `QUICK` one.
+    """
+    arguments = [*app.split(), "--host", "127.0.0.1", "--port", "0"]
+    if fork_server is not None:
+        environment = {**QUICK, **environment}
+        if CAN_FORK:
+            return Process(fork_server.start(arguments, {**os.environ, **environment}))
+    return start([sys.executable, "-m", "uvicorn", *arguments], environment)
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Ask again until it is so. Each question is a round trip, and a server answers it within milliseconds."""
     deadline = time.monotonic() + LONGEST_WAIT_S
@@ -147,7 +158,7 @@ def read_to_the_end(client: socket.socket) -> bytes:
 
 @contextmanager
 def serving(app: str = "server:app", fork_server: ForkServer | None = None, /, **environment: str) -> Iterator[Process]:
-    process = Process(app, fork_server, **environment)
+    process = start_uvicorn(app, fork_server, **environment)
     try:
         process.wait_until_serving()
         yield process

@@ -31,7 +31,6 @@ function bindSnippets(form) {
     update();
   });
   find("form").addEventListener("input", update);
-  find("form").addEventListener("click", () => setTimeout(update)); // its buttons change it, too
   return update;
 }
 

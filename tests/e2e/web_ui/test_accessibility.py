@@ -6,8 +6,6 @@ import pytest
 
 from tests.support.browser import Open, Visit, axe
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 @pytest.mark.parametrize(
     ("scheme", "width"),

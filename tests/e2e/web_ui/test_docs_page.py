@@ -15,8 +15,6 @@ from tests.support.media import noise, picture, recording
 from tests.support.process import serving_in_thread
 from tests.support.sentences import EMBEDDING
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 @pytest.mark.parametrize(
     "name",

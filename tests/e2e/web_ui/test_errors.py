@@ -16,8 +16,6 @@ from tests.support.compare import assert_same
 from tests.support.fakes import FakeRunner
 from tests.support.process import serving_in_thread
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 WITH_KEY: dict[str, Any] = {"api_key": "secret"}
 
 

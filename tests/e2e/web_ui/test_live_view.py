@@ -5,16 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pytest
-
 from config import Settings
 from pipeline_webserver.model_info import ModelInfo, OptimizationReport
 from server import create_app
 from tests.support.browser import Visit
 from tests.support.fakes import FakeRunner
 from tests.support.process import serving_in_thread
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -10,8 +10,6 @@ from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import NotServed
 from tests.support.browser import Open, Visit
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 BUCKETS = [{"upTo": 0.1, "count": 0}, {"upTo": 0.2, "count": 10}, {"upTo": 1, "count": 20}]
 # A module `m`, what is done with it, the values `given`, and the result.
 CASES: list[tuple[str, str, list[Any], Any]] = [

@@ -13,8 +13,6 @@ from tests.support.browser import Visit
 from tests.support.compare import assert_same
 from tests.support.media import picture
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 # What the answer to the first example of each task consists of.
 ANSWERS = {
     "fill-mask": ".answer .bar",

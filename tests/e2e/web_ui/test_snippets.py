@@ -12,8 +12,6 @@ from tests.e2e.web_ui.snippets import printed_by, result_of_shell
 from tests.support.browser import Open, Visit
 from tests.support.media import picture
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 # Nothing in it may mean anything to a shell, to Python or to JavaScript.
 HOSTILE = """it's "a" `test` $HOME $(id) \\n \\ % %s {} ${x} <b> & ; é 漢 🙂
 the second [MASK] line"""
