@@ -25,8 +25,14 @@ def stage_parameters(pipe: Pipeline, parameters: Mapping[str, Any]) -> tuple[dic
 
 def generation_settings(pipe: Pipeline, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What the pipeline generates by: the parameters of a call, the model's own settings and the pipeline's."""
-    settings: dict[str, Any] = pipe._get_set_generation_params(pipe._prepare_generate_kwargs(dict(parameters)))
-    return settings
+    settings: dict[str, Any]
+    if hasattr(pipe, "_get_set_generation_params"):
+        settings = pipe._get_set_generation_params(pipe._prepare_generate_kwargs(dict(parameters)))
+        return settings
+    # Before transformers 5.22 the pipeline has them in one configuration, where what was not set has its default.
+    defaults = pipe.model.generation_config._get_default_generation_params()
+    settings = pipe.generation_config.to_diff_dict()
+    return {name: item for name, item in settings.items() if name not in defaults or item != defaults[name]} | parameters
 
 
 def decode(tokenizer: Any, ids: list[int], *, skip_special_tokens: bool = False) -> str:

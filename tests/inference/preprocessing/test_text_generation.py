@@ -89,12 +89,8 @@ def test_prompts_of_different_lengths_share_a_pass_and_are_continued_as_alone(tm
 
 def test_what_ends_early_is_not_prolonged_by_its_neighbours(tmp_path: Path) -> None:
     """Every second token that this model generates ends its text, and what pads it is a letter."""
-    runner = gpt2(tmp_path, pad_token_id=65)
-    runner.pipe.model.generation_config.eos_token_id = list(range(0, 256, 2))
-    runner.pipe.model.generation_config.pad_token_id = 65
+    runner = gpt2(tmp_path, pad_token_id=65, eos_token_id=list(range(0, 256, 2)))
     untouched = [runner.pipe(text, **greedy(9)) for text in ("a", "some words", "other words here")]
-    runner = runner_of(runner.pipe)
-    share_all(runner)
     results = run(runner, [(text, greedy(9)) for text in ("a", "some words", "other words here")])
     assert results == untouched
     assert len({len(result[0]["generated_text"]) for result in results}) > 1
