@@ -32,7 +32,8 @@ def generation_settings(pipe: Pipeline, parameters: Mapping[str, Any]) -> dict[s
     # Before transformers 5.22 the pipeline has them in one configuration, where what was not set has its default.
     defaults = pipe.model.generation_config._get_default_generation_params()
     settings = pipe.generation_config.to_diff_dict()
-    return {name: item for name, item in settings.items() if name not in defaults or item != defaults[name]} | parameters
+    set_ones = {name: item for name, item in settings.items() if name not in defaults or item != defaults[name]}
+    return {**set_ones, **parameters}
 
 
 def decode(tokenizer: Any, ids: list[int], *, skip_special_tokens: bool = False) -> str:

@@ -19,6 +19,7 @@ from pipeline_webserver.inference import internals
 from pipeline_webserver.inference.model_inputs import Limits, ModelInput, RawInput
 from pipeline_webserver.inference.preprocessing.base import BatchPostprocess, CheckedInput, Postprocess
 from pipeline_webserver.inference.preprocessing.text import TextPreprocessor, warmup_words
+from pipeline_webserver.inference.preprocessing.wordpiece import WordPieceDecoder, is_wordpiece
 from pipeline_webserver.model_info import ModelInfo
 
 # Over all masks of one input: each prediction is decoded with the whole text.
@@ -103,6 +104,7 @@ class FillMaskPostprocessor(BatchPostprocess):
         self._mask_id: int = pipe.tokenizer.mask_token_id
         self._pad_id: int | None = pipe.tokenizer.pad_token_id
         self._token_text = lru_cache(4096)(lambda token: pipe.tokenizer.decode([token]))
+        self._wordpiece = WordPieceDecoder(pipe.tokenizer) if is_wordpiece(pipe.tokenizer) else None
 
     def __call__(
         self, outputs: Any, top_k: int = DEFAULT_TOP_K, target_ids: np.ndarray | None = None, **parameters: Any
@@ -155,19 +157,20 @@ class FillMaskPostprocessor(BatchPostprocess):
         """Special tokens stay where there are several masks: the other masks would be missing from the text."""
         pad = self._pad_id
         before, after = ([i for i in part if i != pad] for part in (ids[:mask], ids[mask + 1 :]))
+        sequences = self._sequences(before, tokens, after, skip_special=skip_special)
         return [
-            {
-                "score": score,
-                "token": token,
-                "token_str": self._token_text(token),
-                "sequence": internals.decode(
-                    self.tokenizer,
-                    [*before, *([token] if token != pad else []), *after],
-                    skip_special_tokens=skip_special,
-                ),
-            }
-            for token, score in zip(tokens, scores, strict=True)
+            {"score": score, "token": token, "token_str": self._token_text(token), "sequence": sequence}
+            for token, score, sequence in zip(tokens, scores, sequences, strict=True)
         ]
+
+    def _sequences(
+        self, before: Sequence[int], tokens: Sequence[int], after: Sequence[int], *, skip_special: bool
+    ) -> list[str]:
+        """The text with each of the tokens."""
+        if self._wordpiece and self._pad_id not in tokens:
+            return self._wordpiece.decode(before, tokens, after, skip_special_tokens=skip_special)
+        filled = ([*before, *([token] if token != self._pad_id else []), *after] for token in tokens)
+        return [internals.decode(self.tokenizer, ids, skip_special_tokens=skip_special) for ids in filled]
 
 
 def best_tokens(
