@@ -25,7 +25,7 @@ from pipeline_webserver.api.codec import to_json
 from pipeline_webserver.api.inference_api import InferenceRequest
 from pipeline_webserver.api.schemas import Facts
 from pipeline_webserver.api.tasks import TASKS, Task
-from pipeline_webserver.errors import ConfigurationError, Draining, NotServed, Starting, Unavailable
+from pipeline_webserver.errors import ConfigurationError, Draining, NotServed, Overloaded, Starting, Unavailable
 from pipeline_webserver.inference import cpus, inference_thread, loading, model_inputs, pipeline_runner
 from pipeline_webserver.model_info import ModelInfo
 from pipeline_webserver.neighbours import neighbours_of
@@ -38,6 +38,7 @@ from pipeline_webserver.web.body_limits import BodyReader
 from pipeline_webserver.web.command_line import parse_arguments
 from pipeline_webserver.web.headers import request_timeout_s
 from pipeline_webserver.web.middleware import middleware_stack
+from pipeline_webserver.web.pacing import RetryPacer
 from pipeline_webserver.web.responses import ErrorHandlers, JSONResponse
 from pipeline_webserver.web.results import results_of
 from pipeline_webserver.web.slow_clients import guard_against_slow_clients, raise_open_file_limit
@@ -97,6 +98,7 @@ class Service:
         self.startup_error: str | None = None
         self._loaded: Loaded | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._retries = RetryPacer()
 
     def loaded(self) -> Loaded:
         """Raises `Starting` before the model is loaded. uvicorn listens only after that; other servers may not."""
@@ -182,6 +184,7 @@ class Service:
         loaded, arrived = self.loaded(), time.perf_counter()
         timeout_s = request_timeout_s(request.headers, self.settings.request_timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._admit_head(request, loaded.batcher, timeout_s, deadline)
         async with loaded.body_reader.read(request, deadline) as body:
             parsed = parse(body)
             entries = loaded.batcher.submit(parsed.inputs, parsed.parameters, deadline)
@@ -189,6 +192,19 @@ class Service:
         content = render(parsed, results.outputs, sum(entry.prepared.tokens for entry in entries))
         total_s = time.perf_counter() - arrived
         return JSONResponse(content, headers={"Server-Timing": server_timing(results.timing, total_s)})
+
+    async def _admit_head(self, request: Request, batcher: Batcher, timeout_s: float, deadline: float) -> None:
+        """Refuse from the head of a request, before its body is read. A client that came back at once waits for that.
+
+        Raises as `Batcher.submit`.
+        """
+        if not batcher.would_admit(deadline):
+            await self._retries.hold(request.client, min(batcher.admission.backlog_s, timeout_s / 10))
+        try:
+            batcher.check_admits(deadline)
+        except Overloaded as refusal:
+            self._retries.remember(request.client, refusal.retry_after_s)
+            raise
 
     async def health(self, request: Request) -> Response:
         """200 while the process can serve, or is about to."""
