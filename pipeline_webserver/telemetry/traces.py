@@ -1,7 +1,7 @@
 """OpenTelemetry spans of a request: the whole, its wait in the queue, its time in the model.
 
-Through the API alone, which does nothing unless the process has an SDK; the trace of the caller is continued. It must
-never know HTTP, the queue or the model.
+Through the API alone, which does nothing unless the process has an SDK; the trace of the caller is continued. Where an
+instrumentation has the request in a span already, that one is the whole. It must never know HTTP, the queue or the model.
 """
 
 import time
@@ -30,15 +30,29 @@ def record(
     """
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return  # the process has no SDK
-    parent = propagate.extract(carrier)
-    span = _begin(name, parent, SpanKind.SERVER, whole)
+    active = trace.get_current_span()
+    joined = getattr(active, "kind", None) == SpanKind.SERVER
+    span = active if joined else _begin_whole(carrier, name, whole, active)
     span.set_attributes(attributes)
     if failed:
         span.set_status(StatusCode.ERROR)
-    inside = trace.set_span_in_context(span, parent)
+    inside = trace.set_span_in_context(span)
     for part, period in parts.items():
         _begin(part, inside, SpanKind.INTERNAL, period).end(_wall_ns(period[1]))
-    span.end(_wall_ns(whole[1]))
+    if not joined:
+        span.end(_wall_ns(whole[1]))
+
+
+def _begin_whole(carrier: Mapping[str, str], name: str, whole: Period, active: trace.Span) -> trace.Span:
+    """A server's span in the caller's trace; inside the active span, if that is part of this request.
+
+    It is not if the caller's trace is another one: then it is a span that the server was started in.
+    """
+    caller = propagate.extract(carrier, Context())
+    trace_ids = [trace.get_current_span(caller).get_span_context().trace_id, active.get_span_context().trace_id]
+    if trace_ids[1] and trace_ids[0] in {0, trace_ids[1]}:
+        return _begin(name, trace.set_span_in_context(active), SpanKind.INTERNAL, whole)
+    return _begin(name, caller, SpanKind.SERVER, whole)
 
 
 def _begin(name: str, context: Context, kind: SpanKind, period: Period) -> trace.Span:
