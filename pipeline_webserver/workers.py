@@ -1,7 +1,7 @@
 """The processes that serve the same app beside this one: their number, and the process that starts them.
 
-Of uvicorn's and hypercorn's `--workers` and of gunicorn, whatever sets the number: an option, a variable, a file. None of
-them passes it on, so it is read off their own objects. It must never know what is divided among workers, or shared.
+Of uvicorn's and hypercorn's `--workers` and of gunicorn, whatever sets the number: an option, a variable, a file. None
+of them passes it on, so it is read off their own objects. It must never know what is divided among workers, or shared.
 """
 
 import inspect

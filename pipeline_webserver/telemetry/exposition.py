@@ -1,4 +1,7 @@
-"""What `/metrics` answers: the metrics of this process, or of all workers together. It must never know what they mean."""
+"""What `/metrics` answers: the metrics of this process, or of all workers together.
+
+It must never know what they mean.
+"""
 
 import os
 import re
@@ -21,7 +24,7 @@ LATEST, LEAST = "process_start_time_seconds", "process_max_fds"
 def latest() -> bytes:
     """The text of a scrape."""
     folder = os.environ.get(VARIABLE)
-    return generate_latest(REGISTRY if folder is None else _of_workers(Path(folder)))
+    return generate_latest(_of_workers(Path(folder)) if folder else REGISTRY)
 
 
 def _of_workers(folder: Path) -> CollectorRegistry:
@@ -31,9 +34,9 @@ def _of_workers(folder: Path) -> CollectorRegistry:
         if is_running(pid):
             alive.add(pid)
         else:
-            mark_process_dead(pid, str(folder))
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     registry.register(ProcessesCollector(alive))
     return registry
 

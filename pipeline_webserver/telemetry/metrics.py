@@ -25,9 +25,7 @@ QUEUE_SECONDS = Histogram(
     "pipeline_queue_seconds", "How long an input waited for the batch that it was run in.", buckets=SECONDS
 )
 MODEL_SECONDS = Histogram("pipeline_model_seconds", "How long a batch took, all of its passes.", buckets=SECONDS)
-IN_FLIGHT = Gauge(
-    "pipeline_inputs_in_flight", "Inputs admitted and not yet complete.", multiprocess_mode="livesum"
-)
+IN_FLIGHT = Gauge("pipeline_inputs_in_flight", "Inputs admitted and not yet complete.", multiprocess_mode="livesum")
 INPUTS = Counter("pipeline_inputs", "Inputs that are complete, by outcome.", ["outcome"])
 REJECTED = Counter("pipeline_rejected", "Inputs not admitted, by reason.", ["reason"])
 DEDUPLICATED = Counter("pipeline_deduplicated", "Inputs answered with the result of an equal one in their batch.")

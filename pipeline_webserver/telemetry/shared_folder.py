@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 def share_among_workers() -> None:
     """Set the variable, where there are several workers and the operator has not set it."""
-    if chosen := os.environ.get(VARIABLE):
+    if chosen := os.environ.pop(VARIABLE, ""):  # an empty one means this folder to the client
+        os.environ[VARIABLE] = chosen
         _make_chosen(Path(chosen))
     elif workers := find_workers():
         folder = Path(tempfile.gettempdir()) / f"{PREFIX}{workers.parent_pid}-{started(workers.parent_pid)}"
@@ -28,7 +29,9 @@ def share_among_workers() -> None:
             folder.mkdir(mode=0o700, exist_ok=True)
             _check_owner(folder)
         except OSError as error:
-            logger.warning("A scrape of /metrics reaches one worker of %d: no folder to share: %s", workers.count, error)
+            logger.warning(
+                "A scrape of /metrics reaches one worker of %d: no folder to share: %s", workers.count, error
+            )
             return
         os.environ[VARIABLE] = str(folder)
         remove_left_over(folder.parent)

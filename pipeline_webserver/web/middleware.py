@@ -109,6 +109,16 @@ class Exchange:
         error_type: str = self.request.state.error_type
         return error_type
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is the server's fault."""
+        return self.status >= 500
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is a probe that succeeded."""
+        return self.route in PROBES and self.status == 200
+
 
 class RequestLogMiddleware:
     """A log line, a count and a trace for each request; `paths` are those that the metrics have by name.
@@ -150,6 +160,7 @@ def _with_status(send: Send, exchange: Exchange) -> Send:
     async def send_with_status(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status, exchange.responded = message["status"], True
+            traces.annotate(_attributes(exchange), failed=exchange.failed)
         await send(message)
 
     return send_with_status
@@ -158,13 +169,12 @@ def _with_status(send: Send, exchange: Exchange) -> Send:
 def _report(exchange: Exchange) -> None:
     metrics.REQUESTS.labels(exchange.route, exchange.status, exchange.error_type).inc()
     metrics.REQUEST_SECONDS.labels(exchange.route, exchange.status).observe(exchange.ended - exchange.started)
-    is_probe = exchange.route in PROBES and exchange.status == 200
-    level = logging.DEBUG if is_probe else logging.INFO
+    level = logging.DEBUG if exchange.is_quiet else logging.INFO
     if logger.isEnabledFor(level):
         fields = _fields(exchange)
         line = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
         logger.log(level, "%s", line, extra={"fields": fields})
-    if not is_probe:
+    if not exchange.is_quiet:
         _trace(exchange)
 
 
@@ -190,20 +200,24 @@ def _fields(exchange: Exchange) -> dict[str, object]:
     }
 
 
-def _trace(exchange: Exchange) -> None:
+def _attributes(exchange: Exchange) -> traces.Attributes:
     request = exchange.request
-    attributes = {
+    return {
         "http.request.method": request.method,
         "http.route": exchange.route,
         "http.response.status_code": exchange.status,
         "pipeline.request_id": request.state.request_id,
         **({"error.type": exchange.error_type} if exchange.error_type else {}),
     }
+
+
+def _trace(exchange: Exchange) -> None:
+    request = exchange.request
     traces.record(
         request.headers,
         f"{request.method} {exchange.route}",
-        attributes,
+        _attributes(exchange),
         (exchange.started, exchange.ended),
         spans(request.state.timing),
-        failed=exchange.status >= 500,
+        failed=exchange.failed,
     )

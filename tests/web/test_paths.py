@@ -4,7 +4,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config import Settings
 from pipeline_webserver.telemetry import metrics
@@ -77,12 +77,13 @@ def test_behind_a_prefix_everything_is_found_and_counted_by_its_own_name(
 ) -> None:
     caplog.set_level("INFO", ACCESS)
     app = create_app(Settings(), FakeRunner())
-    served, before = {
+    ways: dict[str, tuple[ASGIApp, str]] = {
         "stripped": (UvicornWithRootPath(app, "/api"), ""),
         "not stripped": (UvicornWithRootPath(app, "/api"), "/api"),
         "mounted": (mounted(app), "/api"),
         "stripped, deep": (UvicornWithRootPath(app, "/models/one"), ""),
-    }[way]
+    }
+    served, before = ways[way]
     counts = counted("/", 200), counted("/", 422, "rejected"), counted("/v1/embeddings", 404, "not_served")
     with TestClient(served, follow_redirects=False) as client:
         assert client.post(f"{before}/", content=b"a").json() == "A"
