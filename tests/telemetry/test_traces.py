@@ -3,13 +3,16 @@
 import time
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from config import Settings
 from pipeline_webserver.telemetry import traces
@@ -105,16 +108,46 @@ def test_probes_that_succeed_are_not_traced(exporter: InMemorySpanExporter) -> N
     assert set(spans(exporter)) == {"GET /info"}
 
 
-@pytest.mark.parametrize("way", ["outside", "of Starlette"])
+class Instrumentation:
+    """A middleware that has each request in a span, and ends it as soon as the response is sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        caller = propagate.extract(Headers(scope=scope), Context())
+        span = trace.get_tracer("instrumentation").start_span("theirs", caller, SpanKind.SERVER)
+
+        async def send_and_end(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                span.end()
+
+        with trace.use_span(span):
+            await self.app(scope, receive, send_and_end)
+
+
+def instrumented(app: Starlette, way: str) -> ASGIApp:
+    if way == "by itself":
+        return Instrumentation(app)
+    if way == "opentelemetry-instrumentation-starlette":
+        pytest.importorskip("opentelemetry.instrumentation.starlette").StarletteInstrumentor.instrument_app(app)
+        return app
+    outside: ASGIApp = pytest.importorskip("opentelemetry.instrumentation.asgi").OpenTelemetryMiddleware(app)
+    return outside
+
+
+@pytest.mark.parametrize(
+    "way", ["by itself", "opentelemetry-instrumentation-asgi", "opentelemetry-instrumentation-starlette"]
+)
 @pytest.mark.parametrize("caller", [{}, {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01"}])
 def test_beside_an_instrumentation_a_request_is_one_servers_span_in_one_trace(
     way: str, caller: dict[str, str], exporter: InMemorySpanExporter
 ) -> None:
-    asgi = pytest.importorskip("opentelemetry.instrumentation.asgi")
-    app = create_app(Settings(), FakeRunner())
-    if way == "of Starlette":
-        pytest.importorskip("opentelemetry.instrumentation.starlette").StarletteInstrumentor.instrument_app(app)
-    with TestClient(app if way == "of Starlette" else asgi.OpenTelemetryMiddleware(app)) as client:
+    with TestClient(instrumented(create_app(Settings(), FakeRunner()), way)) as client:
         assert client.post("/", content=b"a", headers=caller).status_code == 200
     found = [span for span in exporter.get_finished_spans() if span.name != "lifespan"]
     exporter.clear()
