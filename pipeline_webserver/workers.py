@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,12 @@ def _callers() -> Iterator[FrameType]:
 def _of_multiprocessing() -> Workers | None:
     """uvicorn and hypercorn spawn their workers, each with the whole configuration as an argument."""
     parent = multiprocessing.parent_process()
-    config: Any = getattr(multiprocessing.current_process(), "_kwargs", {}).get("config")
-    if parent is None or parent.pid is None or config is None or getattr(config, "should_reload", False):
-        return None  # uvicorn's --reload has one worker, whatever the number is
-    return Workers(getattr(config, "workers", 1), parent.pid)
+    if parent is None or parent.pid is None:
+        return None
+    return Workers(count_of(getattr(multiprocessing.current_process(), "_kwargs", {}).get("config")), parent.pid)
+
+
+def count_of(config: object) -> int:
+    """The number of workers in a configuration of uvicorn's or hypercorn's; with `--reload` there is only one."""
+    count = 1 if getattr(config, "should_reload", False) else getattr(config, "workers", 1)
+    return count if isinstance(count, int) else 1

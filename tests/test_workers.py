@@ -4,11 +4,15 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvicorn
 
-from pipeline_webserver.workers import Workers, find_workers
+from pipeline_webserver.workers import Workers, count_of, find_workers
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
 
 
 def called_in(module: str, call: Callable[[], Any], count: int) -> Any:
@@ -39,32 +43,36 @@ def test_a_single_worker_and_another_program_have_no_siblings(module: str, count
     assert called_in(module, find_workers, count) is None
 
 
-def report(config: object, results: Any) -> None:
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (uvicorn.Config("server:app", log_config=None, workers=4), 4),
+        (uvicorn.Config("server:app", log_config=None), 1),
+        (uvicorn.Config("server:app", log_config=None, workers=4, reload=True), 1),
+        (SimpleNamespace(workers=4), 4),
+        (SimpleNamespace(workers="many"), 1),
+        ("of another program", 1),
+        (None, 1),
+    ],
+)
+def test_in_a_configuration_the_number_is_that_of_the_processes_that_there_are(config: object, count: int) -> None:
+    assert count_of(config) == count
+
+
+def report(config: object, results: "SimpleQueue[Workers | None]") -> None:
     """The target of a process as uvicorn and hypercorn start it."""
     results.put(find_workers())
 
 
-@pytest.mark.parametrize(
-    ("config", "count"),
-    [
-        (SimpleNamespace(workers=4, should_reload=False), 4),
-        (SimpleNamespace(workers=4), 4),
-        (SimpleNamespace(workers=1, should_reload=False), None),
-        (SimpleNamespace(workers=4, should_reload=True), None),
-        ("another process of the operator's", None),
-    ],
-)
-def test_in_a_spawned_worker_the_number_is_that_of_the_configuration_that_it_was_given(
-    config: object, count: int | None
-) -> None:
-    # By fork, which is quicker: it is the same to the process what it was started by.
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
+def test_a_spawned_worker_finds_the_configuration_that_it_was_given() -> None:
+    context = multiprocessing.get_context("spawn")
+    results: SimpleQueue[Workers | None] = context.SimpleQueue()
+    config = SimpleNamespace(workers=4)
     process = context.Process(target=report, kwargs={"config": config, "results": results})
     process.start()
     found = results.get()
     process.join()
-    assert found == (None if count is None else Workers(count, os.getpid()))
+    assert found == Workers(4, os.getpid())
 
 
 def test_a_process_without_a_parent_of_that_kind_is_no_worker() -> None:
