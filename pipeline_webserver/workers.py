@@ -14,10 +14,15 @@ from types import FrameType
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many there are, and the process id of their parent, which is the same for all of them."""
+    """How many there are, and the process id of their parent, which is the same for all of them.
+
+    `uid` and `gid` are those that they will have, where this process is the parent; -1 where it is a worker.
+    """
 
     count: int
     parent_pid: int
+    uid: int = -1
+    gid: int = -1
 
 
 def find_workers() -> Workers | None:
@@ -31,8 +36,10 @@ def _of_gunicorn() -> Workers | None:
     for frame in _callers():
         module = frame.f_globals.get("__name__")
         if module in {"gunicorn.workers.base", "gunicorn.arbiter"} and "self" in frame.f_locals:
-            count: int = frame.f_locals["self"].cfg.workers
-            return Workers(count, os.getppid() if module == "gunicorn.workers.base" else os.getpid())
+            config = frame.f_locals["self"].cfg
+            is_worker = module == "gunicorn.workers.base"
+            own = (os.getppid(),) if is_worker else (os.getpid(), config.uid, config.gid)
+            return Workers(config.workers, *own)
     return None
 
 

@@ -14,6 +14,9 @@ from pipeline_webserver.workers import Workers, count_of, find_workers
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
+# The user that gunicorn's workers get: here the one that there is.
+UID, GID = os.getuid(), os.getgid()
+
 
 def called_in(module: str, call: Callable[[], Any], count: int) -> Any:
     """What a call gives that a method in this module makes, of an object of gunicorn's with so many workers."""
@@ -22,7 +25,7 @@ def called_in(module: str, call: Callable[[], Any], count: int) -> Any:
         return call()
 
     method = FunctionType(load.__code__, {"__name__": module, "__builtins__": __builtins__})
-    return method(SimpleNamespace(cfg=SimpleNamespace(workers=count)), call)
+    return method(SimpleNamespace(cfg=SimpleNamespace(workers=count, uid=UID, gid=GID)), call)
 
 
 def test_in_a_worker_of_gunicorn_the_number_is_that_of_its_configuration() -> None:
@@ -30,7 +33,7 @@ def test_in_a_worker_of_gunicorn_the_number_is_that_of_its_configuration() -> No
 
 
 def test_where_gunicorn_imports_the_app_before_it_forks_it_is_the_parent_itself() -> None:
-    assert called_in("gunicorn.arbiter", find_workers, 3) == Workers(3, os.getpid())
+    assert called_in("gunicorn.arbiter", find_workers, 3) == Workers(3, os.getpid(), UID, GID)
 
 
 def test_a_worker_is_one_although_the_parent_that_has_forked_it_is_further_up_its_stack() -> None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pipeline_webserver.workers import find_workers
+from pipeline_webserver.workers import Workers, find_workers
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PREFIX = "pipeline-webserver-metrics-"
@@ -24,10 +24,8 @@ def share_among_workers() -> None:
         os.environ[VARIABLE] = chosen
         _make_chosen(Path(chosen))
     elif workers := find_workers():
-        folder = Path(tempfile.gettempdir()) / f"{PREFIX}{workers.parent_pid}-{started(workers.parent_pid)}"
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            _check_owner(folder)
+            folder = _make(workers)
         except OSError as error:
             logger.warning(
                 "A scrape of /metrics reaches one worker of %d: no folder to share: %s", workers.count, error
@@ -44,11 +42,15 @@ def _make_chosen(folder: Path) -> None:
         raise SystemExit(f"pipeline-webserver: {VARIABLE} must be a folder: {error}") from error
 
 
-def _check_owner(folder: Path) -> None:
-    """Where all users may write, the name could be another user's folder, or a link."""
-    status = folder.lstat()
-    if folder.is_symlink() or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+def _make(workers: Workers) -> Path:
+    """The folder that the workers share; where all users may write, its name could be another user's, or a link."""
+    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{workers.parent_pid}-{started(workers.parent_pid)}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
         raise PermissionError(f"{folder} belongs to another user")
+    if workers.uid != -1:  # the parent makes it, for workers that may have another user (gunicorn's `--user`)
+        os.chown(folder, workers.uid, workers.gid)
+    return folder
 
 
 def remove_left_over(parent: Path) -> None:

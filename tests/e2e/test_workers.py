@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from pipeline_webserver.inference.cpus import usable_cores
+from tests.support.compare import assert_same
 from tests.support.process import Process, start, start_uvicorn, until
 
 SCRAPES = 6
@@ -55,15 +56,20 @@ def test_workers_share_the_cores_and_their_metrics_and_one_that_dies_is_replaced
         texts = [f"albert einstein was a [MASK] physicist of {year}." for year in range(1900, 1920)]
         with ThreadPoolExecutor(4) as clients:
             replies = list(clients.map(process.post, texts))
-        assert [reply.status_code for reply in replies] == [200] * len(texts)
-        until(lambda: scrapes() == {len(texts)})
+        # The same from any of them.
+        answers = [reply.json() for reply in replies]
+        for text, answer in zip(texts, answers, strict=True):
+            assert_same(answer, process.post(text).json())
+        until(lambda: scrapes() == {2 * len(texts)})
         (pid, *_) = children(process.popen.pid)
         os.kill(pid, signal.SIGKILL)
         process.wait_for_line(rf"Serving fill-mask .* threads: {threads}$", count=3)
-        assert scrapes() == {len(texts)}
+        assert scrapes() == {2 * len(texts)}
         assert process.metric("pipeline_inputs_in_flight") == 0
         process.terminate()
         assert process.exit_status() == 0
+        if "asgi" not in way:
+            assert sum("Application shutdown complete." in line for line in process.log) == 2
     finally:
         process.end()
 

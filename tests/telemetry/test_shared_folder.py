@@ -17,7 +17,7 @@ from pipeline_webserver.telemetry.shared_folder import (
     started,
 )
 from tests.support.process import ROOT
-from tests.test_workers import called_in
+from tests.test_workers import GID, UID, called_in
 
 SHARE = "from pipeline_webserver.telemetry.shared_folder import share_among_workers; share_among_workers()"
 
@@ -48,6 +48,12 @@ def test_all_workers_of_a_parent_share_a_folder_that_only_their_user_may_read(te
     assert called_in("gunicorn.workers.base", share, 2) == first
     assert first == str(temporary / f"{PREFIX}{os.getppid()}-{started(os.getppid())}")
     assert Path(first).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_parent_that_imports_the_app_makes_the_folder_for_the_user_of_its_workers(temporary: Path) -> None:
+    folder = called_in("gunicorn.arbiter", share, 2)
+    assert folder == str(temporary / f"{PREFIX}{os.getpid()}-{started(os.getpid())}")
+    assert (Path(folder).stat().st_uid, Path(folder).stat().st_gid) == (UID, GID)
 
 
 def test_what_ended_servers_have_left_is_removed_and_nothing_else(temporary: Path) -> None:
