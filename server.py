@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import prometheus_client
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,7 +30,7 @@ from pipeline_webserver.model_info import ModelInfo
 from pipeline_webserver.neighbours import neighbours_of
 from pipeline_webserver.scheduling.batch_policy import BatchPolicy
 from pipeline_webserver.scheduling.runner import Runner
-from pipeline_webserver.telemetry import logs
+from pipeline_webserver.telemetry import exposition, logs, metrics
 from pipeline_webserver.web import pages
 from pipeline_webserver.web.auth import ApiKeyGuard
 from pipeline_webserver.web.body_limits import BodyReader
@@ -43,7 +42,8 @@ from pipeline_webserver.web.responses import ErrorHandlers, JSONResponse
 from pipeline_webserver.web.results import results_of
 from pipeline_webserver.web.slow_clients import guard_against_slow_clients, raise_open_file_limit
 from pipeline_webserver.web.timing import server_timing
-from pipeline_webserver.web.uvicorn_process import UvicornProcess, graceful_shutdown, worker_count
+from pipeline_webserver.web.uvicorn_process import UvicornProcess, graceful_shutdown
+from pipeline_webserver.workers import find_workers
 
 with neighbours_of(__file__, "batching", "config"):
     from batching import Batcher
@@ -74,7 +74,8 @@ def build_runner(s: Settings) -> ServedRunner:
     preprocessors = {name: (task.preprocessor, task.extra) for name, task in TASKS.items()}
     load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, architectures)
     limits = model_inputs.Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
-    threads = s.threads or max(1, cpus.usable_cores() // worker_count())
+    workers = find_workers()
+    threads = s.threads or max(1, cpus.usable_cores() // (workers.count if workers else 1))
     open_runner = partial(pipeline_runner.open_runner, load, preprocessors, limits, s.max_batch_tokens, s.accelerate)
     return inference_thread.InferenceThread(open_runner, threads)
 
@@ -112,6 +113,7 @@ class Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         with graceful_shutdown(self.begin_drain, self.settings.drain_timeout_s) as process:
             try:
+                metrics.set_state("starting")
                 await self.runner.start()
                 self._start(process)
                 yield
@@ -231,11 +233,14 @@ class Service:
         facts = Facts(
             loaded.info.task, loaded.task, loaded.info, VERSION, s.max_inputs, s.max_new_tokens, bool(s.api_key)
         )
-        return JSONResponse(to_json(openapi.document(facts)))
+        # Clients resolve its paths against the root of the host, if nothing else is said.
+        prefix: str = request.scope.get("root_path", "").rstrip("/")
+        servers = {"servers": [{"url": prefix}]} if prefix else {}
+        return JSONResponse(to_json(openapi.document(facts) | servers))
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus text."""
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        """Prometheus text, of all workers."""
+        return Response(exposition.latest(), media_type=exposition.CONTENT_TYPE)
 
 
 def routes_of(service: Service) -> list[BaseRoute]:
