@@ -28,7 +28,7 @@ MODEL_SECONDS = Histogram("pipeline_model_seconds", "How long a batch took, all 
 IN_FLIGHT = Gauge("pipeline_inputs_in_flight", "Inputs admitted and not yet complete.", multiprocess_mode="livesum")
 INPUTS = Counter("pipeline_inputs", "Inputs that are complete, by outcome.", ["outcome"])
 REJECTED = Counter("pipeline_rejected", "Inputs not admitted, by reason.", ["reason"])
-HELD = Counter("pipeline_held", "Requests that came back at once after a refusal, and waited for admission or the next.")
+HELD = Counter("pipeline_held", "Requests that came back before their Retry-After was over, and were held.")
 DEDUPLICATED = Counter("pipeline_deduplicated", "Inputs answered with the result of an equal one in their batch.")
 BATCH_SIZE = Histogram("pipeline_batch_size", "Inputs in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 BATCH_TOKENS = Histogram("pipeline_batch_tokens", "Tokens in a batch, without padding.", buckets=TOKENS)

@@ -78,7 +78,7 @@ def label_values() -> dict[str, set[str]]:
         "status": {"200"} | {str(facts.status) for facts in errors},
         "error_type": {""} | {facts.error_type for facts in errors},
         "pipeline_state": set(metrics.STATES),
-        "reason": literals_passed_to("REJECTED.labels"),
+        "reason": literals_passed_to("REJECTED.labels") | literals_passed_to("Refusal"),
         "outcome": outcomes | dropped | literals_passed_to("admission.fail_all"),
     }
 
