@@ -56,7 +56,11 @@ class TooLarge(ClientError):
 
 
 class UnsupportedMediaType(ClientError):
-    """A media type that this pipeline cannot take."""
+    """A media type that this pipeline cannot take, or an encoding; `accepted_encodings` is then the header's value."""
+
+    def __init__(self, message: str, accepted_encodings: str | None = None) -> None:
+        super().__init__(message)
+        self.accepted_encodings = accepted_encodings
 
 
 class Rejected(ClientError):

@@ -48,7 +48,6 @@ class ModelInfo:
     optimizations: Sequence[OptimizationReport] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     mask_token: str | None = None
-    vocabulary: int | None = None
     max_top_k: int | None = None
     max_stride: int | None = None
     embedding: EmbeddingInfo | None = None

@@ -1,20 +1,24 @@
 """The wire contract of `POST /`, pure: request bytes to inputs and parameters, outputs to JSON bytes.
 
-A body of any type but JSON is the input itself, a text or a file, and is answered with what `pipe(input)` returns. JSON
-is the form of the Hugging Face Inference API, answered in the shape that `huggingface_hub.InferenceClient` parses. It
-must never know Starlette, the queue or the model, nor any one task.
+A body that is the input itself, a text or a file, is answered with what `pipe(input)` returns. JSON is the form of the
+Hugging Face Inference API, answered in the shape that `huggingface_hub.InferenceClient` parses. It must never know
+Starlette, the queue or the model, nor any one task.
 """
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline_webserver.api.bodies import Body, read_body
 from pipeline_webserver.api.codec import JSON, read_json, to_json
 from pipeline_webserver.api.parameters import check_parameters
 from pipeline_webserver.api.tasks import InputKind, Task
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge, UnsupportedMediaType
+
+DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +40,22 @@ class InferenceRequest:
 
 def parse(body: bytes, content_type: str, task: Task, max_inputs: int) -> InferenceRequest:
     """Raises `Malformed`, `Rejected`, `TooLarge` or `UnsupportedMediaType`."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == JSON:
-        return _parse_json(body, task, max_inputs)
-    inputs = [_raw(body, media_type, task.input_kind)]
+    given = read_body(body, content_type)
+    if given.is_json:
+        return _parse_json(given.content, task, max_inputs)
+    inputs = [_raw(given, task.input_kind)]
     return InferenceRequest(inputs, _checked({}, task), is_json=False, is_list=False)
 
 
-def _raw(body: bytes, media_type: str, input_kind: InputKind) -> object:
-    """The body as the input. Most types mean nothing: curl's default is a form's."""
-    kind = media_type.partition("/")[0]
+def _raw(body: Body, input_kind: InputKind) -> object:
+    """The body as the input. Most media types mean nothing."""
+    kind = body.media_type.partition("/")[0]
     if input_kind == "table":
         raise UnsupportedMediaType(f"This pipeline takes a table with a question, as {JSON}.")
     if kind in {"image", "audio", "video", "text"} - {input_kind}:
         wanted = "text" if input_kind == "text" else f"{input_kind}/*"
-        raise UnsupportedMediaType(f"This pipeline takes {wanted}, not {media_type}.")
-    if input_kind != "text":
-        return body
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise Malformed(f"The body is not UTF-8: {error.reason} at byte {error.start}.") from None
+        raise UnsupportedMediaType(f"This pipeline takes {wanted}, not {body.media_type}.")
+    return body.text() if input_kind == "text" else body.content
 
 
 def _parse_json(body: bytes, task: Task, max_inputs: int) -> InferenceRequest:
@@ -116,10 +115,15 @@ def _has_texts(value: object, names: set[str]) -> bool:
 
 
 def _file(value: object, task: Task) -> bytes:
+    """Base64, also in lines, as a data URL, or as the one field of an object, as clients send it."""
+    if isinstance(value, dict) and value.keys() == {task.input_kind}:
+        value = value[task.input_kind]
     if not isinstance(value, str):
         raise _wrong_type(task)
+    scheme = DATA_URL.match(value)
+    encoded = value[scheme.end() :] if scheme else value
     try:
-        return base64.b64decode(value, validate=True)
+        return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         raise Malformed(f"'inputs' is not base64: it must be {WANTED[task.input_kind]}.") from None
 

@@ -9,25 +9,27 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline_webserver.api.codec import read_json, to_json
 from pipeline_webserver.api.inference_api import InferenceRequest
 from pipeline_webserver.api.parameters import integral_float_to_int
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge
 
-Token = Annotated[int, BeforeValidator(integral_float_to_int)]
+# Ids of another tokenizer cannot be told from the model's own, and would get another text's embedding.
+NO_TOKENS = "Token ids are not taken; LangChain's OpenAIEmbeddings sends texts with check_embedding_ctx_length=False."
 EncodingFormat = Literal["float", "base64"]
 
 
 class EmbeddingsBody(BaseModel):
-    """`input` is a text, tokens of the model's own vocabulary, or a list of either. `model` and `user` are ignored."""
+    """`input` is a text or a list of texts; what is not here is ignored, as other servers of this form do."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="ignore", strict=True)
 
-    input: str | list[str] | list[Token] | list[list[Token]]
+    input: str | list[str]
     model: str | None = None
     encoding_format: EncodingFormat = "float"
+    dimensions: Annotated[int, BeforeValidator(integral_float_to_int), Field(ge=1)] | None = None
     user: str | None = None
 
 
@@ -41,20 +43,20 @@ class EmbeddingsRequest(InferenceRequest):
 def parse(body: bytes, max_inputs: int) -> EmbeddingsRequest:
     """Raises `Malformed`, `Rejected` or `TooLarge`."""
     checked = _checked(read_json(body))
-    is_one = isinstance(checked.input, str) or isinstance(next(iter(checked.input), None), int)
-    inputs: list[Any] = [checked.input] if is_one else list(checked.input)
+    inputs: list[Any] = [checked.input] if isinstance(checked.input, str) else list(checked.input)
     if len(inputs) > max_inputs:
         raise TooLarge(f"The request has {len(inputs)} inputs; the limit is {max_inputs}.")
     if not inputs or not all(inputs):
-        raise Rejected("'input' has an empty text or no tokens.")
-    return EmbeddingsRequest(
-        inputs, {"pooled": True}, is_json=True, is_list=True, encoding_format=checked.encoding_format
-    )
+        raise Rejected("'input' has an empty text or none.")
+    parameters: dict[str, object] = {"pooled": True}
+    if checked.dimensions is not None:
+        parameters["dimensions"] = checked.dimensions
+    return EmbeddingsRequest(inputs, parameters, is_json=True, is_list=True, encoding_format=checked.encoding_format)
 
 
 def _checked(form: object) -> EmbeddingsBody:
     if not isinstance(form, dict):
-        raise Malformed('The JSON form is {"input": a text, tokens, or a list of either, "model": ...}.')
+        raise Malformed('The JSON form is {"input": a text or a list of texts, "model": ...}.')
     try:
         return EmbeddingsBody.model_validate({name: value for name, value in form.items() if value is not None})
     except ValidationError as error:
@@ -64,10 +66,8 @@ def _checked(form: object) -> EmbeddingsBody:
 def _refusal(error: ValidationError) -> Malformed | Rejected:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return Rejected(f"Unknown parameter {name!r}; there are {', '.join(EmbeddingsBody.model_fields)}.")
-    if name == "input" and first["type"] not in {"missing", "too_short"}:
-        return Malformed("'input' must be a text, a list of texts, tokens (whole numbers), or a list of such lists.")
+    if name == "input" and first["type"] != "missing":
+        return Malformed(f"'input' must be a text or a list of texts. {NO_TOKENS}")
     kind = Malformed if first["type"].endswith("_type") or first["type"] == "missing" else Rejected
     return kind(f"Parameter {name!r}: {first['msg']}.")
 

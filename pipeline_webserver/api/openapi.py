@@ -111,7 +111,7 @@ def _embed(facts: Facts) -> dict[str, Any]:
         "operationId": "embed",
         "tags": ["inference"],
         "summary": "Embeddings in OpenAI's form.",
-        "description": "`model` and `user` are ignored. Tokens are the model's own, from its own tokenizer.",
+        "description": "`model`, `user` and what is not here are ignored.",
         "parameters": REQUEST_HEADERS,
         "security": _security(facts),
         "requestBody": {"required": True, "content": {JSON: form}},

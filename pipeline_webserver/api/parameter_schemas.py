@@ -19,6 +19,8 @@ DESCRIPTIONS = {
     "normalize": "Whether the embedding is scaled to length one.",
     "prompt_name": "Which of the model's own prompts is put before the text.",
     "truncation_direction": "At which side a text is cut.",
+    "dimensions": "How many of the embedding's first numbers are answered, at the length that it had.",
+    "encoding_format": "How the numbers are written.",
     "candidate_labels": "The labels to choose among.",
     "hypothesis_template": "The sentence that each label is put into, at {}.",
     "multi_label": "Whether several labels may be true, each with a score of its own.",
@@ -56,7 +58,8 @@ def parameter_schemas(task: Task, model_info: ModelInfo, max_new_tokens: int) ->
     if model_info.generates is False:
         del parameters["properties"]["generation_parameters"], schemas[GENERATION_MODEL.__name__]
     schemas["Parameters"] = parameters
-    maxima = {"max_new_tokens": max_new_tokens, "stride": model_info.max_stride}
+    dim = None if model_info.embedding is None else model_info.embedding.dim
+    maxima = {"max_new_tokens": max_new_tokens, "stride": model_info.max_stride, "dimensions": dim}
     for schema in schemas.values():
         for name, value in schema["properties"].items():
             _set_maximum(value, maxima.get(name))
@@ -82,7 +85,7 @@ def _narrow_to_model(parameters: Schema, model_info: ModelInfo) -> None:
 def _narrow_to_embedding(properties: dict[str, Schema], embedding: EmbeddingInfo | None) -> None:
     """The parameters that only a sentence-transformers configuration gives a meaning, and the prompts that it has."""
     if embedding is None:
-        del properties["prompt_name"], properties["normalize"]
+        del properties["prompt_name"], properties["normalize"], properties["dimensions"]
     else:
         prompts = list(embedding.prompts)
         properties["prompt_name"] = nullable({"enum": prompts}) if prompts else {"type": "null"}

@@ -32,6 +32,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "top_p": {"gt": 0, "le": 1},
     "typical_p": {"gt": 0, "le": 1},
     "repetition_penalty": {"ge": 0.1, "le": 10},
+    "dimensions": {"ge": 1},
     "seed": {"ge": 0, "lt": 2**63},
 }
 

@@ -152,13 +152,13 @@ def _embeddings(facts: Facts) -> dict[str, Schema]:
 
 
 def _embeddings_request(model_info: ModelInfo, max_inputs: int) -> Schema:
-    """Tokens are the model's own, no more than it takes, and no input is empty."""
-    token = {**INTEGER, "minimum": 0, "exclusiveMaximum": model_info.vocabulary or 2**31}
-    text, tokens = NON_EMPTY_TEXT, {**array(token), "minItems": 1, "maxItems": model_info.max_tokens or 2**31}
-    several = {"minItems": 1, "maxItems": max_inputs}
+    """No text is empty, and no embedding has more dimensions than the model's."""
     schema = schemas_of(EmbeddingsBody)["EmbeddingsBody"]
     schema["properties"] = {name: nullable(part) for name, part in schema["properties"].items()}
-    schema["properties"]["input"] = {"anyOf": [text, tokens, array(text) | several, array(tokens) | several]}
+    texts = array(NON_EMPTY_TEXT) | {"minItems": 1, "maxItems": max_inputs}
+    schema["properties"]["input"] = {"anyOf": [NON_EMPTY_TEXT, texts]}
+    maximum = {} if model_info.embedding is None else {"maximum": model_info.embedding.dim}
+    schema["properties"]["dimensions"] = nullable({**INTEGER, "minimum": 1, **maximum})
     return schema
 
 

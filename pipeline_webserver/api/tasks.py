@@ -43,6 +43,14 @@ class ImageFeatureExtractionParameters:
     pool: bool | None = None
 
 
+@dataclass
+class FeatureExtractionParameters(FeatureExtractionInput):
+    """`huggingface_hub`'s client sends two more than its specification has; numbers are all that it reads."""
+
+    dimensions: int | None = None
+    encoding_format: Literal["float"] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One task: what it takes, what it answers, and what runs it.
@@ -139,8 +147,9 @@ TASKS = {
         architectures=("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",),
     ),
     "feature-extraction": Task(
-        FeatureExtractionInput,
-        {"truncate": "truncation"} | same_names("normalize", "prompt_name", "truncation_direction"),
+        FeatureExtractionParameters,
+        {"truncate": "truncation"}
+        | same_names("normalize", "prompt_name", "truncation_direction", "dimensions", "encoding_format"),
         answer=answers.VECTORS,
         example="a text",
         preprocessor="feature_extraction.FeatureExtractionPreprocessor",

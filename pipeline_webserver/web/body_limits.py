@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from pipeline_webserver.errors import Draining, Overloaded, TooLarge, TooSlow
+from pipeline_webserver.web.content_encoding import decode_body
 
 # All bodies together may take the memory of this many full ones. No setting: what a full body is, is one
 # (`PIPELINE_MAX_BODY_BYTES`), and it scales this bound too.
@@ -29,7 +30,8 @@ class BodyReader:
     async def read(self, request: Request, deadline: float) -> AsyncIterator[bytes]:
         """The body, which counts as buffered until the end of the context; `deadline` is in seconds of `loop.time()`.
 
-        Raises `TooLarge` before it buffers more than the limit, `TooSlow` at the deadline, `Overloaded`, `Draining`.
+        Raises `TooLarge` before it buffers more than the limit, `TooSlow` at the deadline, `Overloaded`, `Draining`;
+        `Malformed` or `UnsupportedMediaType` for what cannot be decompressed.
         """
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and (len(declared) > 19 or int(declared) > self.max_bytes):
@@ -37,6 +39,10 @@ class BodyReader:
         body = bytearray()
         try:
             await self._receive(request, body, deadline)
+            if encoding := request.headers.get("content-encoding"):
+                decoded = decode_body(bytes(body), encoding, self.max_bytes)
+                self._buffered_bytes += len(decoded) - len(body)
+                body[:] = decoded
             yield bytes(body)
         finally:
             self._buffered_bytes -= len(body)

@@ -12,7 +12,13 @@ from starlette.types import ExceptionHandler
 
 from pipeline_webserver.api.codec import JSON, to_json
 from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, ERROR_TABLE, INTERNAL
-from pipeline_webserver.errors import InferenceFailed, PipelineServerError, Refused, Unauthorized
+from pipeline_webserver.errors import (
+    InferenceFailed,
+    PipelineServerError,
+    Refused,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from pipeline_webserver.web.headers import HEADERS, REQUEST_ID_HEADER
 from pipeline_webserver.web.paths import route_path
 
@@ -55,6 +61,8 @@ class ErrorHandlers:
                 message += f" {type(error.__cause__).__name__}: {error.__cause__}"
         if isinstance(error, Refused):
             headers["Retry-After"] = str(error.retry_after_s)
+        if isinstance(error, UnsupportedMediaType) and error.accepted_encodings:
+            headers["Accept-Encoding"] = error.accepted_encodings
         if isinstance(error, Unauthorized):
             headers["WWW-Authenticate"] = "Bearer"
         return _error_response(request, facts.status, facts.error_type, message, headers)

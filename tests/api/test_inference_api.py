@@ -29,8 +29,10 @@ def test_a_body_of_any_type_but_json_is_the_text_itself(content_type: str) -> No
     assert request == InferenceRequest(["tést&a=[MASK]"], {}, is_json=False, is_list=False)
 
 
-def test_an_empty_body_is_an_empty_text() -> None:
-    assert parse(b"", FORM, FILL_MASK, 1).inputs == [""]
+def test_an_empty_text_is_an_input_in_the_json_form_only() -> None:
+    assert parse_form({"inputs": ""}).inputs == [""]
+    with pytest.raises(Malformed, match=r"^The body is empty: send the input itself, or"):
+        parse(b"", FORM, FILL_MASK, 1)
 
 
 def test_a_body_that_is_not_utf_8_is_malformed() -> None:
@@ -60,7 +62,7 @@ def test_a_body_of_any_type_but_json_is_the_file_itself(content_type: str) -> No
 def test_another_kind_of_file_is_unsupported() -> None:
     for task, wanted in (("image-classification", "image"), ("audio-classification", "audio")):
         with pytest.raises(UnsupportedMediaType, match=rf"^This pipeline takes {wanted}/\*, not video/mp4\.$"):
-            parse(b"", "video/mp4", TASKS[task], 1)
+            parse(b"\0", "video/mp4", TASKS[task], 1)
 
 
 def test_a_table_has_no_raw_form() -> None:
@@ -82,7 +84,8 @@ def test_one_text_and_a_list_of_one_are_different() -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "not JSON"),
+        (b"", "The body is empty"),
+        (b" ", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
         (b'{"inputs": "\\ud800"}', "not JSON"),  # a lone surrogate

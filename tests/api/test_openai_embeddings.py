@@ -20,13 +20,16 @@ def form(**fields: Any) -> bytes:
     [
         ("a text", ["a text"]),
         (["a", "b"], ["a", "b"]),
-        ([101, 102], [[101, 102]]),
-        ([[101], [102, 103]], [[101], [102, 103]]),
     ],
 )
-def test_a_text_tokens_and_lists_of_either_are_inputs(given: Any, inputs: Any) -> None:
-    request = parse(form(input=given, model="any", user="me"), 2)
+def test_a_text_and_a_list_of_texts_are_inputs(given: Any, inputs: Any) -> None:
+    request = parse(form(input=given, model="any", user="me", unknown={"to": "us"}), 2)
     assert (request.inputs, request.parameters, request.encoding_format) == (inputs, {"pooled": True}, "float")
+
+
+def test_dimensions_and_the_form_of_the_numbers_are_the_requests() -> None:
+    request = parse(form(input="a", dimensions=8.0, encoding_format="base64"), 2)
+    assert (request.parameters, request.encoding_format) == ({"pooled": True, "dimensions": 8}, "base64")
 
 
 @pytest.mark.parametrize(
@@ -38,18 +41,15 @@ def test_a_text_tokens_and_lists_of_either_are_inputs(given: Any, inputs: Any) -
         (form(input=None), Malformed, "Parameter 'input': Field required."),
         (form(input=5), Malformed, "'input' must be a text"),
         (form(input=["a", 5]), Malformed, "'input' must be a text"),
-        (form(input=[1.5]), Malformed, "'input' must be a text"),
-        (form(input=[[1], "a"]), Malformed, "'input' must be a text"),
-        (form(input=""), Rejected, "'input' has an empty text or no tokens."),
-        (form(input=[]), Rejected, "'input' has an empty text or no tokens."),
-        (form(input=["a", ""]), Rejected, "'input' has an empty text or no tokens."),
-        (form(input=[[1], []]), Rejected, "'input' has an empty text or no tokens."),
+        (form(input=[15339, 1917]), Malformed, "sends texts with check_embedding_ctx_length=False."),
+        (form(input=[[15339, 1917]]), Malformed, "Token ids are not taken"),
+        (form(input=[[1], "a"]), Malformed, "'input' must be a text or a list of texts."),
+        (form(input=""), Rejected, "'input' has an empty text or none."),
+        (form(input=[]), Rejected, "'input' has an empty text or none."),
+        (form(input=["a", ""]), Rejected, "'input' has an empty text or none."),
         (form(input=["a"] * 4), TooLarge, "The request has 4 inputs; the limit is 3."),
-        (
-            form(input="a", dimensions=8),
-            Rejected,
-            "Unknown parameter 'dimensions'; there are input, model, encoding_format, user.",
-        ),
+        (form(input="a", dimensions=0), Rejected, "'dimensions': Input should be greater than or equal to 1."),
+        (form(input="a", dimensions="8"), Malformed, "'dimensions': Input should be a valid integer."),
         (
             form(input="a", encoding_format="hex"),
             Rejected,

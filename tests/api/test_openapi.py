@@ -15,7 +15,7 @@ from tests.api.model_infos import embedding_info, model_info
 
 def facts_of(task: str, *, has_key: bool = False, **more: Any) -> Facts:
     masks = {"mask_token": "[MASK]", "max_top_k": 4096} if task == "fill-mask" else {}
-    return Facts(task, TASKS[task], model_info(vocabulary=8192, **masks, **more), "1.2.3", 32, 256, has_key)
+    return Facts(task, TASKS[task], model_info(**masks, **more), "1.2.3", 32, 256, has_key)
 
 
 EMBEDDINGS = facts_of("feature-extraction", has_key=True, embedding=embedding_info("query"))

@@ -86,7 +86,7 @@ def test_every_description_is_of_a_parameter() -> None:
 
 def test_without_embeddings_there_are_no_parameters_of_embeddings() -> None:
     schemas = schemas_of("feature-extraction", model_info())
-    assert set(schemas["Parameters"]["properties"]) == {"truncate", "truncation_direction"}
+    assert set(schemas["Parameters"]["properties"]) == {"truncate", "truncation_direction", "encoding_format"}
 
 
 def test_a_model_that_does_not_generate_has_no_generation_parameters() -> None:

@@ -14,7 +14,6 @@ import pandas
 import PIL.Image
 import pytest
 import torch
-import transformers
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 from pipeline_webserver.api.tasks import TASKS
@@ -298,9 +297,8 @@ def test_openais_client_gets_the_embeddings_of_sentence_transformers(
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == 4 + 8 + 256
     as_numbers = client.embeddings.create(input=texts[0], model="any", encoding_format="float")
     assert as_numbers.data[0].embedding == pytest.approx(answer.data[0].embedding, abs=1e-6)
-    tokens = transformers.AutoTokenizer.from_pretrained(MINILM)(texts[1])["input_ids"]
-    of_tokens = client.embeddings.create(input=[tokens, tokens], model="any")
-    assert np.abs(np.array([item.embedding for item in of_tokens.data]) - theirs[1]).max() < 1e-5
+    short = client.embeddings.create(input=texts[1], model="any", dimensions=32).data[0].embedding
+    assert np.abs(np.array(short) - theirs[1][:32] / np.linalg.norm(theirs[1][:32])).max() < 1e-5
 
 
 def test_openais_async_client_gets_them_too(every_task: Process) -> None:
@@ -314,8 +312,10 @@ def test_openais_async_client_gets_them_too(every_task: Process) -> None:
 
 def test_openais_client_says_what_was_wrong(every_task: Process) -> None:
     client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.UnprocessableEntityError, match="Unknown parameter 'dimensions'"):
-        client.embeddings.create(input="a", model="any", dimensions=3)
+    with pytest.raises(openai.UnprocessableEntityError, match="'dimensions' is 385; the model's embeddings have 384"):
+        client.embeddings.create(input="a", model="any", dimensions=385)
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+        client.embeddings.create(input=[[15339, 1917]], model="any")
     other = openai.OpenAI(base_url=f"{every_task.url}/fill-mask/v1", api_key="none", max_retries=0)
     with pytest.raises(openai.NotFoundError, match="this server runs fill-mask for fill-mask"):
         other.embeddings.create(input="a", model="any")
@@ -332,6 +332,8 @@ def test_huggingface_hubs_client_gets_embeddings_one_row_for_each_text(
     assert (one.shape, both.shape, raw.shape) == ((1, 384), (2, 384), (1, 384))
     assert np.abs(both - sentence_transformer.encode(texts)).max() < 1e-5
     assert np.abs(one[0] - both[0]).max() < 1e-6
+    short = ask(kind, url, "feature_extraction", texts[0], dimensions=32, encoding_format="float")
+    assert np.abs(short[0] - one[0][:32] / np.linalg.norm(one[0][:32])).max() < 1e-6
     assert np.abs(raw / np.linalg.norm(raw) - one).max() < 1e-6
 
 

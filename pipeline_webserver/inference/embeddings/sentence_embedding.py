@@ -61,20 +61,25 @@ class SentenceEmbedding:
         return "".join(letter.lower() for letter in whole) if self.lowercase else whole
 
     @torch.no_grad()
-    def embed(self, hidden: torch.Tensor, prompt_tokens: int = 0, normalize: bool | None = None) -> np.ndarray:
-        """`hidden` `[1, tokens, hidden]` of one text, without padding, to float32 `[dim]`.
+    def embed(
+        self, hidden: torch.Tensor, prompt_tokens: int = 0, normalize: bool | None = None, dimensions: int | None = None
+    ) -> np.ndarray:
+        """`hidden` `[1, tokens, hidden]` of one text, without padding, to float32 `[dim]`, or its first `dimensions`.
 
         `prompt_tokens` is what `count_prompt_tokens` says; `normalize` says otherwise than the configuration whether
-        the length becomes one. Raises `Rejected` if the text has no tokens.
+        the length becomes one. What is cut becomes as long as it was before. Raises `Rejected` for a text of no tokens.
         """
         values = self.pooling(hidden[0].to("cpu", torch.float32), prompt_tokens)
         for step in self.steps:
             values = step(values)
-        if self.normalized and normalize is not False:
+        is_unit = self.normalized and normalize is not False
+        if is_unit:
             values = unit_length(values)
-        # A configuration cuts behind its own Normalize, so only a request's has the last word on the length.
+        # A configuration cuts behind its own Normalize, so only a request has the last word on the length.
         values = values[: self.dim]
-        embedding: np.ndarray = (unit_length(values) if normalize else values).numpy()
+        if dimensions is not None:
+            values = values[:dimensions]
+        embedding: np.ndarray = (unit_length(values) if normalize or (dimensions and is_unit) else values).numpy()
         return embedding
 
 

@@ -25,7 +25,7 @@ from pipeline_webserver.model_info import ModelInfo
 logger = logging.getLogger(__name__)
 
 # Parameters that only a sentence-transformers configuration gives a meaning.
-EMBEDDING_PARAMETERS = ("normalize", "prompt_name")
+EMBEDDING_PARAMETERS = ("normalize", "prompt_name", "dimensions")
 
 
 def embedding_of(pipe: Pipeline) -> SentenceEmbedding | None:
@@ -40,7 +40,7 @@ def embedding_of(pipe: Pipeline) -> SentenceEmbedding | None:
 
 
 class FeatureExtractionPreprocessor(TextPreprocessor):
-    """Texts or token ids.
+    """Texts.
 
     With the parameter `pooled`, and a configuration of the model for it, the result is an embedding: of the text behind
     the configured prompt, truncated to the configured length unless `truncation` is false.
@@ -55,16 +55,17 @@ class FeatureExtractionPreprocessor(TextPreprocessor):
 
     def describe(self, info: ModelInfo) -> ModelInfo:
         embedding = None if self.embedding is None else self.embedding.describe()
-        return replace(info, embedding=embedding, vocabulary=self.pipe.model.config.vocab_size)
+        return replace(info, embedding=embedding)
 
     def check(self, value: Any, parameters: Mapping[str, Any]) -> CheckedInput:
         checked = super().check(value, parameters)
         if embedding := self._requested_embedding(parameters):
-            prompt_tokens = 0 if isinstance(value, list) else self._prompt_tokens(parameters.get("prompt_name"))
-            normalize = parameters.get("normalize")
-            checked.postprocess["embed"] = partial(embedding.embed, prompt_tokens=prompt_tokens, normalize=normalize)
-        if isinstance(value, list):
-            checked.tokens = {"input_ids": value, "attention_mask": [1] * len(value)}
+            checked.postprocess["embed"] = partial(
+                embedding.embed,
+                prompt_tokens=self._prompt_tokens(parameters.get("prompt_name")),
+                normalize=parameters.get("normalize"),
+                dimensions=parameters.get("dimensions"),
+            )
         return checked
 
     def _requested_embedding(self, parameters: Mapping[str, Any]) -> SentenceEmbedding | None:
@@ -72,30 +73,22 @@ class FeatureExtractionPreprocessor(TextPreprocessor):
 
     def adapt_input(self, value: Any, parameters: Mapping[str, Any]) -> Any:
         embedding = self._requested_embedding(parameters)
-        if embedding is None or isinstance(value, list):
-            return value
-        return embedding.text(value, parameters.get("prompt_name"))
+        return value if embedding is None else embedding.text(value, parameters.get("prompt_name"))
 
     def pipeline_parameters(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        if isinstance(value, list):
-            self._check_token_ids(value)
         embedding = self._requested_embedding(parameters)
         if embedding is None:
             if unusable := [name for name in EMBEDDING_PARAMETERS if name in parameters]:
                 raise Rejected(f"Parameter {unusable[0]!r}: this model has no sentence-transformers configuration.")
             return super().pipeline_parameters(value, parameters)
+        if (dimensions := parameters.get("dimensions", 1)) > embedding.dim:
+            raise Rejected(f"Parameter 'dimensions' is {dimensions}; the model's embeddings have {embedding.dim}.")
         pipeline_parameters = dict(super().pipeline_parameters(value, {"truncation": True, **parameters}))
         limits = [limit for limit in (embedding.max_tokens, self.max_tokens) if limit is not None]
         if pipeline_parameters["truncation"] and limits:
             truncation = pipeline_parameters.pop("truncation")
             pipeline_parameters["tokenize_kwargs"] = {"truncation": truncation, "max_length": min(limits)}
         return pipeline_parameters
-
-    def _check_token_ids(self, token_ids: Sequence[int]) -> None:
-        """Raises `Rejected`."""
-        size = self.pipe.model.config.vocab_size
-        if unknown := [token for token in token_ids if not 0 <= token < size]:
-            raise Rejected(f"The model has no token {unknown[0]}; its {size} tokens count from 0.")
 
     def _count_prompt_tokens(self, name: str | None) -> int:
         assert self.embedding is not None, "only its own prompts are counted"

@@ -31,18 +31,32 @@ def test_a_mixed_batch_of_embeddings_equals_sentence_transformers(minilm: Pipeli
         assert np.abs(result - wanted).max() < 1e-5
 
 
-def test_tokens_give_the_embedding_of_their_text(minilm: PipelineRunner) -> None:
-    tokens = minilm.pipe.tokenizer(TEXTS[3])["input_ids"]
-    of_text, of_tokens = run(minilm, [(TEXTS[3], POOLED), (tokens, POOLED)])
-    assert np.abs(of_text - of_tokens).max() < 1e-6
+@pytest.mark.parametrize("dimensions", [1, 128, 384])
+def test_fewer_dimensions_are_the_first_ones_at_length_one_as_sentence_transformers_cuts_them(
+    dimensions: int, minilm: PipelineRunner
+) -> None:
+    model = SentenceTransformer(str(MINILM), device="cpu", truncate_dim=dimensions)
+    theirs = model.encode(TEXTS[3], normalize_embeddings=True)
+    (ours,) = run(minilm, [(TEXTS[3], POOLED | {"dimensions": dimensions})])
+    assert ours.shape == (dimensions,)
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_without_normalization_fewer_dimensions_are_the_first_numbers(minilm: PipelineRunner) -> None:
+    parameters = POOLED | {"normalize": False}
+    whole, cut = run(minilm, [(TEXTS[3], parameters), (TEXTS[3], parameters | {"dimensions": 5})])
+    assert cut.tolist() == whole[:5].tolist()
 
 
 @pytest.mark.parametrize(
     ("value", "parameters", "error", "words"),
     [
-        ([101, 30_522], POOLED, Rejected, "The model has no token 30522; its 30522 tokens count from 0."),
-        ([-1], POOLED, Rejected, "The model has no token -1; its 30522 tokens count from 0."),
-        ([101] * 513, POOLED, TooLarge, "The input has 513 tokens; the model takes at most 512."),
+        (
+            "a",
+            POOLED | {"dimensions": 385},
+            Rejected,
+            "Parameter 'dimensions' is 385; the model's embeddings have 384.",
+        ),
         (
             "a",
             POOLED | {"prompt_name": "passage"},
@@ -85,15 +99,6 @@ def test_a_prompt_is_put_before_the_text_and_others_of_the_batch_have_theirs(tmp
         assert np.abs(result - model.encode("a dog", prompt_name=name)).max() < 1e-5
 
 
-def test_tokens_have_no_prompt_that_could_be_left_out(tmp_path: Path) -> None:
-    declared = {"prompts": {"query": "what is it : "}, "default_prompt_name": "query"}
-    folder = sentence_model(tmp_path, [pooling("mean", include_prompt=False)], config_sentence_transformers=declared)
-    runner = open_pipeline(folder)
-    tokens = runner.pipe.tokenizer("a dog")["input_ids"]
-    (of_tokens,) = run(runner, [(tokens, POOLED)])
-    assert of_tokens == pytest.approx(np.mean(runner.pipe("a dog")[0], axis=0), abs=1e-5)
-
-
 def test_a_configuration_that_cannot_be_served_is_logged_and_the_model_is_served_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,5 +137,4 @@ def test_a_model_without_a_configuration_has_the_features_of_each_token_only(
     whole, rejected = run(runner, [(TEXTS[2], POOLED), (TEXTS[2], POOLED | {"normalize": True})])
     assert_same(whole, runner.pipe(TEXTS[2]))
     assert str(rejected) == "Parameter 'normalize': this model has no sentence-transformers configuration."
-    info = runner.describe(threads=1)
-    assert (info.embedding, info.vocabulary) == (None, 8192)
+    assert runner.describe(threads=1).embedding is None
