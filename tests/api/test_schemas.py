@@ -122,7 +122,18 @@ def test_embeddings_are_of_texts_or_tokens_that_the_model_has(value: Any, is_all
 # What `/info` answers
 
 
-OPTIONAL = {"mask_token", "vocabulary", "max_top_k", "max_stride", "embedding", "subtasks", "generates", "timestamps"}
+OPTIONAL = {
+    "mask_token",
+    "vocabulary",
+    "max_top_k",
+    "max_stride",
+    "embedding",
+    "subtasks",
+    "generates",
+    "timestamps",
+    "no_embedding",
+    "task_source",
+}
 
 REPORT = OptimizationReport("unpadding", applied=True, difference=1e-7, gains={"batch": 1.5})
 
