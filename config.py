@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     model: str | None = Field(default=None, description="Hub id (`bert-base-uncased`) or local folder.")
     task: str | None = Field(
         default=None,
-        description="Pipeline task; by default read off the model's configuration. A wrong one gives noise.",
+        description="Pipeline task; by default read off the model's files. One that the model has no trained weights "
+        "for stops the start.",
     )
     revision: str | None = Field(
         default=None, description="Hub branch, tag or commit. Without one, the model may change at the next start."
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
         default=True,
         description="Apply the exact optimizations that the start measures to be faster. Off, the model runs as it was "
         "loaded.",
+    )
+    allow_untrained: bool = Field(
+        default=False,
+        description="Serve a model although weights that its answers depend on are in none of its files. They are "
+        "random: the answers are noise, and others after each start.",
     )
     max_batch_size: int = Field(
         default=32, ge=1, description="Inputs in one batch. Higher makes the first of a batch wait for the last."

@@ -4,7 +4,9 @@ It must never know torch or transformers: what runs the model is behind `ServedR
 """
 
 import asyncio
+import json
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -71,12 +73,21 @@ class ServedRunner(Runner, Protocol):
 def build_runner(s: Settings) -> ServedRunner:
     """The pipeline that the settings name, not loaded yet."""
     architectures = {name: task.architectures for name, task in TASKS.items()}
+    extras = {name: task.extra for name, task in TASKS.items()}
     preprocessors = {name: (task.preprocessor, task.extra) for name, task in TASKS.items()}
-    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, architectures)
+    load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, architectures, extras)
     limits = model_inputs.Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
     workers = find_workers()
     threads = s.threads or max(1, cpus.usable_cores() // (workers.count if workers else 1))
-    open_runner = partial(pipeline_runner.open_runner, load, preprocessors, limits, s.max_batch_tokens, s.accelerate)
+    open_runner = partial(
+        pipeline_runner.open_runner,
+        load,
+        preprocessors,
+        limits,
+        s.max_batch_tokens,
+        s.accelerate,
+        allow_untrained=s.allow_untrained,
+    )
     return inference_thread.InferenceThread(open_runner, threads)
 
 
@@ -88,6 +99,18 @@ class Loaded:
     task: Task
     body_reader: BodyReader
     batcher: Batcher
+
+
+def max_body_bytes(settings: Settings, task: Task) -> int:
+    return settings.max_body_bytes or task.max_body_bytes
+
+
+def info_of(settings: Settings, runner: ServedRunner) -> dict[str, object]:
+    """What `/info` says of a runner that has started: the model and the limits."""
+    body_bytes = max_body_bytes(settings, TASKS[runner.info.task])
+    measured = {"max_batch_tokens": runner.max_batch_tokens, "max_body_bytes": body_bytes}
+    limits = {name: getattr(settings, name) for name in LIMITS} | measured
+    return openapi.info(runner.info, limits, VERSION)
 
 
 class Service:
@@ -131,7 +154,7 @@ class Service:
     def _start(self, process: UvicornProcess | None) -> None:
         s, info = self.settings, self.runner.info
         task = TASKS[info.task]
-        body_reader = BodyReader(s.max_body_bytes or task.max_body_bytes)
+        body_reader = BodyReader(max_body_bytes(s, task))
         policy = BatchPolicy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
         on_fatal = process.fail if process is not None and s.exit_on_failure else None
         if s.exit_on_failure and process is None:
@@ -166,10 +189,7 @@ class Service:
         """Run the pipeline on the body of OpenAI's API."""
         info = self.loaded().info
         if info.embedding is None:
-            raise NotServed(
-                "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration; "
-                f"this server runs {info.model} for {info.task}."
-            )
+            raise NotServed(openai_embeddings.why_not_served(info))
         return await self._answer(
             request,
             lambda body: openai_embeddings.parse(body, self.settings.max_inputs),
@@ -222,10 +242,8 @@ class Service:
 
     async def info(self, request: Request) -> Response:
         """The model and the limits."""
-        loaded = self.loaded()
-        measured = {"max_batch_tokens": self.runner.max_batch_tokens, "max_body_bytes": loaded.body_reader.max_bytes}
-        limits = {name: getattr(self.settings, name) for name in LIMITS} | measured
-        return JSONResponse(to_json(openapi.info(loaded.info, limits, VERSION)))
+        self.loaded()
+        return JSONResponse(to_json(info_of(self.settings, self.runner)))
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of what is loaded."""
@@ -277,11 +295,31 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
     return app
 
 
+async def check(settings: Settings, runner: ServedRunner | None = None) -> int:
+    """All of a start but the listening: load, check, warm up, time. Prints what `/info` would say.
+
+    Returns the process's exit status.
+    """
+    logs.configure(settings.log_format)
+    runner = runner or build_runner(settings)
+    try:
+        await runner.start()
+    except ConfigurationError as error:
+        sys.stderr.write(f"pipeline-webserver: {error}\n")
+        return 1
+    finally:
+        runner.close()
+    sys.stdout.write(json.dumps(info_of(settings, runner), indent=2) + "\n")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command `pipeline-webserver`: serve by uvicorn, until a signal ends it."""
+    """The command `pipeline-webserver`: serve by uvicorn, until a signal ends it; or only check the start."""
     options = parse_arguments(arguments, settings_help())
     chosen = {name: getattr(options, name) for name in ("model", "task") if getattr(options, name) is not None}
     settings = from_environment(**chosen)
+    if options.check:
+        raise SystemExit(asyncio.run(check(settings)))
     # A factory: the app takes over uvicorn's logging, which must be set up before. WEB_CONCURRENCY has no effect.
     uvicorn.run(partial(create_app, settings), factory=True, host=options.host, port=options.port, workers=1)
 

@@ -107,5 +107,10 @@ class Unavailable(Refused):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, or the error's class where it has no message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of a library's error message, or the error's class where it has no message.
+
+    A line that ends in a colon only announces the next one, which is then part of it.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    end = next((index for index, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return " ".join(lines[: end + 1])

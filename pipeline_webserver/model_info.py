@@ -36,7 +36,8 @@ class EmbeddingInfo:
 class ModelInfo:
     """What `/info` and the OpenAPI document say of the model. `max_tokens` is None where inputs have no such limit.
 
-    The fields below `versions` belong to some tasks, and are None for the others.
+    `task_source` is where the task was read. The fields below `versions` belong to some tasks, and are None for the
+    others; `no_embedding` is why a model with a configuration for embeddings is served without them.
     """
 
     model: str
@@ -44,6 +45,7 @@ class ModelInfo:
     device: str
     dtype: str
     threads: int
+    task_source: str | None = None
     max_tokens: int | None = None
     optimizations: Sequence[OptimizationReport] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class ModelInfo:
     max_top_k: int | None = None
     max_stride: int | None = None
     embedding: EmbeddingInfo | None = None
+    no_embedding: str | None = None
     subtasks: Sequence[str] | None = None
     generates: bool | None = None
     timestamps: bool | None = None

@@ -31,6 +31,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "dtype": ("bfloat16", "bfloat16"),
         "threads": ("3", 3),
         "accelerate": ("false", False),
+        "allow_untrained": ("true", True),
         "max_batch_size": ("8", 8),
         "max_batch_tokens": ("auto", None),
         "batch_wait_ms": ("0.5", 0.5),

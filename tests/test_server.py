@@ -1,6 +1,7 @@
 """The HTTP contract, with a fake model and full control; time is virtual where it matters."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -282,6 +283,28 @@ def test_a_wrong_setting_stops_the_command_with_one_line(monkeypatch: pytest.Mon
     monkeypatch.setenv("PIPELINE_THREADS", "wrong")
     with pytest.raises(SystemExit, match=r"^pipeline-webserver: PIPELINE_THREADS: Input should be a valid integer"):
         server.main(["--port", "0"])
+
+
+def test_a_checked_start_prints_what_info_would_say_and_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    runner, settings = FakeRunner(), Settings(max_inputs=3)
+    assert asyncio.run(server.check(settings, runner)) == 0
+    printed = json.loads(capsys.readouterr().out)
+    with TestClient(create_app(settings, FakeRunner())) as client:
+        assert printed == client.get("/info").json()
+    assert runner.closed
+
+
+def test_a_checked_start_that_fails_prints_the_line_and_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIPELINE_MODEL", "./not-there")
+    with pytest.raises(SystemExit) as stop:
+        server.main(["--check"])
+    assert stop.value.code == 1
+    assert capsys.readouterr() == (
+        "",
+        "pipeline-webserver: the folder 'not-there' does not exist; check PIPELINE_MODEL\n",
+    )
 
 
 def test_the_app_is_created_once_when_it_is_first_used(monkeypatch: pytest.MonkeyPatch) -> None:

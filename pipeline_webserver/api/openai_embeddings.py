@@ -15,6 +15,7 @@ from pipeline_webserver.api.codec import read_json, to_json
 from pipeline_webserver.api.inference_api import InferenceRequest
 from pipeline_webserver.api.parameters import integral_float_to_int
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge
+from pipeline_webserver.model_info import ModelInfo
 
 # Ids of another tokenizer cannot be told from the model's own, and would get another text's embedding.
 NO_TOKENS = "Token ids are not taken; LangChain's OpenAIEmbeddings sends texts with check_embedding_ctx_length=False."
@@ -83,3 +84,15 @@ def render(request: EmbeddingsRequest, embeddings: Sequence[np.ndarray], prompt_
 def _base64(embedding: np.ndarray) -> str:
     """Its float32 numbers, little-endian."""
     return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
+
+
+def why_not_served(info: ModelInfo) -> str:
+    """Why there are no embeddings, and what an operator can set."""
+    needed = "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration"
+    runs = f"this server runs {info.model} for {info.task}"
+    if info.no_embedding:
+        return f"{needed}; {runs}, and {info.no_embedding}."
+    if info.task != "feature-extraction":
+        source = f" (by {info.task_source})" if info.task_source else ""
+        return f"{needed}; {runs}{source}: PIPELINE_TASK=feature-extraction serves a model that has them."
+    return f"{needed}; {runs}, which has no modules.json."

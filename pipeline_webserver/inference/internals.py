@@ -3,12 +3,14 @@
 A test calls each of them, so that a new version which lacks one fails there. It must never know what they are used for.
 """
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 from transformers.utils import cached_file
 
@@ -42,9 +44,25 @@ def decode(tokenizer: Any, ids: list[int], *, skip_special_tokens: bool = False)
     return text
 
 
-def needs_part(pipe: Pipeline, part: str) -> bool:
-    """Whether the pipeline works with a `tokenizer`, `image_processor` or `feature_extractor`."""
-    return bool(getattr(pipe, f"_load_{part}"))
+def pipeline_class(task: str) -> type[Pipeline]:
+    """The class of a task's pipeline."""
+    found: Any = PIPELINE_REGISTRY.check_task(task)[1]["impl"]
+    if isinstance(found, str):  # since transformers 5.22, which imports it only then
+        module, _, name = found.rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+    kind: type[Pipeline] = found
+    return kind
+
+
+def needs_part(kind: type[Pipeline], part: str) -> bool | None:
+    """Whether a pipeline works with a `tokenizer`, `image_processor` or `feature_extractor`; None: if there is one."""
+    needed: bool | None = getattr(kind, f"_load_{part}")
+    return needed
+
+
+def model_classes(task: str, config: PreTrainedConfig) -> list[Any]:
+    """The classes in which a task's pipeline takes a model of this configuration, the first that works being used."""
+    return [kind for kind in PIPELINE_REGISTRY.check_task(task)[1]["pt"] if type(config) in kind._model_mapping]
 
 
 def audio_frames(model: PreTrainedModel, samples: int) -> int | None:

@@ -1,90 +1,46 @@
 """From a model's name to a `transformers` pipeline, or to one line that says why not and what to do.
 
-It must never know how a pipeline is run, nor settings objects.
+It loads the parts that `transformers.pipeline` would load, each by itself: so an error has its cause, and what is
+missing among the weights is known. It must never know how a pipeline is run, nor settings objects.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from transformers.models.auto import modeling_auto
-from transformers.pipelines import TASK_ALIASES
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.pipelines.base import Pipeline
 
-from pipeline_webserver.errors import ConfigurationError, first_line
+from pipeline_webserver.errors import ConfigurationError
 from pipeline_webserver.inference import internals
+from pipeline_webserver.inference.checkpoint import Checkpoint, Served, read_checkpoint
+from pipeline_webserver.inference.downloads import shown_downloads
+from pipeline_webserver.inference.loading_errors import explain_hub, explain_loading
+from pipeline_webserver.inference.weights import load_model, model_classes
 
 logger = logging.getLogger(__name__)
 
 BUNDLED_MODEL = str(Path(__file__).parents[1] / "bundled_model" / "bert-small-english")
 
-# The causes of an error that say that no Hub was reached.
-UNREACHABLE = (ConnectionError, TimeoutError, LocalEntryNotFoundError)
-# The mapping of models without a head, which are for every task whose head is not there.
-HEADLESS = "MODEL_MAPPING_NAMES"
-# What a pipeline may work with besides its model.
-PARTS = ("tokenizer", "image_processor", "feature_extractor")
+# What a pipeline may work with besides its model, each with the class that loads it. The `AutoImageProcessor` that
+# transformers shows needs torchvision before 5.22; the one behind it does not.
+PARTS = {
+    "tokenizer": transformers.AutoTokenizer,
+    "image_processor": AutoImageProcessor,
+    "feature_extractor": transformers.AutoFeatureExtractor,
+}
+# In one of these is what a tokenizer knows, whatever its kind; some kinds have names of their own besides.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.txt", "vocab.json", "spiece.model")
 
 
 def is_folder_name(model: str) -> bool:
     """Whether a model's name can only mean a folder: Hub ids are `name` or `owner/name`."""
     return model.startswith((".", "/", "~", "\\")) or model.count("/") > 1 or "\\" in model
-
-
-def explain_loading(model: str, revision: str | None, error: BaseException) -> str:
-    """One line that says why a model could not be loaded, and what to do."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return f"{model!r} is gated: accept its terms on its page, and set HF_TOKEN to a token that may read it"
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        where = f"there is no model {model!r} at {constants.ENDPOINT}"
-        return f"{where}; check PIPELINE_MODEL, or set HF_TOKEN if it is private"
-    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
-        return f"{model!r} has no revision {revision!r}; check PIPELINE_REVISION"
-    if any(isinstance(cause, UNREACHABLE) for cause in causes):
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"cannot reach {constants.ENDPOINT}"
-        return (
-            f"{why} and {model!r} is not in the local cache; "
-            "check the network and HF_ENDPOINT, or set PIPELINE_MODEL to a local folder"
-        )
-    if "trust_remote_code" in str(error):
-        return f"{model!r} brings code of its own, which this server does not run; choose another model"
-    return f"cannot load {model!r}: {first_line(error)}"
-
-
-def task_of(model: str, revision: str | None, served: Mapping[str, Sequence[str]]) -> str:
-    """The task that the architecture in a checkpoint's configuration was made for.
-
-    `served` has, for each task, the names of the mappings of `modeling_auto` that list its classes. Raises
-    `ConfigurationError`.
-    """
-    config = transformers.AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    architectures: list[str] = config.architectures or []
-    mappings = [(task, name) for task, names in served.items() for name in names]
-    mappings.sort(key=lambda mapping: mapping[1] == HEADLESS)  # the most general comes last
-    for architecture in architectures:
-        for task, mapping in mappings:
-            if architecture in class_names(mapping):
-                return task
-    found = ", ".join(architectures) or "none"
-    raise ConfigurationError(f"{model!r} does not say its task (architectures: {found}); set PIPELINE_TASK")
-
-
-def class_names(mapping: str) -> set[str]:
-    """The classes of one of the mappings of `modeling_auto`; an entry has one or several."""
-    values = getattr(modeling_auto, mapping).values()
-    return {name for value in values for name in ([value] if isinstance(value, str) else value)}
 
 
 def pick_device(device: str) -> str:
@@ -105,33 +61,39 @@ def load(
     revision: str | None,
     device: str,
     dtype: str | None,
-    served: Mapping[str, Sequence[str]],
+    served: Served,
+    extras: Mapping[str, str | None] | None = None,
 ) -> Pipeline:
     """The pipeline of a Hub id or folder, by default of the bundled model, for one of the tasks in `served`.
 
-    Raises `ConfigurationError` with one line that says what to do.
+    It has two attributes of ours: `checkpoint`, and `untrained`, the names of weights that are in none of its files.
+    `extras` has, for each task, the extra of this package that it needs. Raises `ConfigurationError` with one line
+    that says what to do.
     """
-    model = find_folder(model or BUNDLED_MODEL)
-    device = pick_device(device)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        task = TASK_ALIASES.get(task, task) if task else task_of(model, revision, served)
-        if task not in served:
-            raise ConfigurationError(f"the task {task!r} is not served; PIPELINE_TASK can be {', '.join(served)}")
-        dtype = pick_dtype(dtype, device)
-        pipe = transformers.pipeline(
-            task, model=model, revision=revision, device=device, dtype=dtype, trust_remote_code=False
-        )
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        logger.debug("loading failed", exc_info=True)
-        raise ConfigurationError(explain_loading(model, revision, error)) from error
-    check_parts(pipe, model)
-    pipe.revision = revision  # transformers does not keep it, and there are more files to read at the same one
+    model, device, started = find_folder(model or BUNDLED_MODEL), pick_device(device), time.perf_counter()
+    logger.info("Loading %s.", model)
+    with shown_downloads(model):
+        with explained(model, revision):
+            checkpoint = read_checkpoint(model, revision, task, served)
+        logger.info("The task is %s, by %s.", checkpoint.task, checkpoint.task_source)
+        with explained(model, revision, (extras or {}).get(checkpoint.task)):
+            pipe = _assemble(checkpoint, device, pick_dtype(dtype, device))
     # From here on it would only quote what clients send.
     transformers.utils.logging.set_verbosity_error()
+    logger.info("Loaded in %.1f s.", time.perf_counter() - started)
     return pipe
+
+
+@contextmanager
+def explained(model: str, revision: str | None, extra: str | None = None) -> Iterator[None]:
+    """Whatever is raised inside, is raised as a `ConfigurationError`; what the Hub refuses, whichever file it was."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigurationError) and explain_hub(model, revision, error) is None:
+            raise
+        logger.debug("loading failed", exc_info=True)
+        raise ConfigurationError(explain_loading(model, revision, error, extra)) from error
 
 
 def find_folder(model: str) -> str:
@@ -143,9 +105,51 @@ def find_folder(model: str) -> str:
     return model
 
 
-def check_parts(pipe: Pipeline, model: str) -> None:
-    """Raises `ConfigurationError` if the pipeline lacks a part that it works with."""
-    for part in PARTS:
-        if internals.needs_part(pipe, part) and getattr(pipe, part) is None:
-            kind = part.replace("_", " ")
-            raise ConfigurationError(f"{model!r} has no {kind}, so it cannot serve the task {pipe.task!r}")
+def _assemble(checkpoint: Checkpoint, device: str, dtype: str) -> Pipeline:
+    kind, classes = internals.pipeline_class(checkpoint.task), model_classes(checkpoint)
+    parts = {name: part for name in PARTS if (part := _load_part(checkpoint, kind, name)) is not None}
+    loaded = load_model(checkpoint, classes, dtype)
+    pipe = transformers.pipeline(checkpoint.task, model=loaded.model, device=device, dtype=dtype, **parts)
+    pipe.checkpoint, pipe.untrained = checkpoint, loaded.untrained
+    return pipe
+
+
+def _load_part(checkpoint: Checkpoint, kind: type[Pipeline], name: str) -> Any:
+    """A tokenizer or processor; None if the pipeline does not need one, and has none. Raises `ConfigurationError`."""
+    needed = internals.needs_part(kind, name)
+    if needed is False:
+        return None
+    try:
+        part = PARTS[name].from_pretrained(
+            checkpoint.model, revision=checkpoint.revision, subfolder=checkpoint.subfolder, trust_remote_code=False
+        )
+    except (ImportError, ConnectionError, MemoryError):
+        raise
+    except Exception as error:
+        if needed is None:
+            return None
+        if not _has_files(checkpoint, name):
+            raise _lacks(checkpoint, name) from error
+        raise
+    if needed and name == "tokenizer" and not knows_words(part):
+        raise _lacks(checkpoint, name)
+    return part
+
+
+def knows_words(tokenizer: Any) -> bool:
+    """Whether it has more than special tokens: without files, transformers makes up one that knows only those."""
+    words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+    return len(words) > 2  # the mark of a word's beginning may be left
+
+
+def _has_files(checkpoint: Checkpoint, name: str) -> bool:
+    names = TOKENIZER_FILES if name == "tokenizer" else ("preprocessor_config.json", "processor_config.json")
+    paths = [f"{checkpoint.subfolder}/{file}" if checkpoint.subfolder else file for file in names]
+    return any(internals.cached_path(checkpoint.model, path, checkpoint.revision) is not None for path in paths)
+
+
+def _lacks(checkpoint: Checkpoint, name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{checkpoint.model!r} has no {name.replace('_', ' ')}, which the task {checkpoint.task!r} needs; "
+        f"call {name}.save_pretrained on the same folder"
+    )

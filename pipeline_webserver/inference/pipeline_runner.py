@@ -7,6 +7,7 @@ A batch goes through the stages that `transformers` documents for pipelines (`_s
 
 import copy
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline_webserver.inference.acceleration.selection import TIMING_BUDGET_S,
 from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy
 from pipeline_webserver.inference.calibration import choose_strategy, measure_cost
 from pipeline_webserver.inference.forward import ForwardRunner
+from pipeline_webserver.inference.model_checks import check_answers, check_token_ids, check_trained
 from pipeline_webserver.inference.model_inputs import (
     Heartbeat,
     Limits,
@@ -70,21 +72,38 @@ class PipelineRunner:
         self._postprocessor = Postprocessor(preprocessor, with_own_tokenizer(pipe))
         self._plain_input: list[ModelInput] = []
 
-    def warm_up(self, *, accelerate: bool, timing_budget_s: float = TIMING_BUDGET_S) -> None:
-        """Run a few passes, learn from them, and optimize the model. Raises `ConfigurationError`."""
+    def warm_up(
+        self, *, accelerate: bool, timing_budget_s: float = TIMING_BUDGET_S, allow_untrained: bool = False
+    ) -> None:
+        """Run a few passes, check that they answer, learn from them, and optimize the model.
+
+        Raises `ConfigurationError`.
+        """
+        started = time.perf_counter()
         try:
             self._plain_input = self.warmup_input(1).model_inputs
             measured = self.warmup_input(MEASURED_WORDS).model_inputs[0]
-            probes = [row for words in PROBE_WORDS for row in self.warmup_input(words).model_inputs]
+            unlike = [self.warmup_input(words).model_inputs for words in PROBE_WORDS]
+            probes = [row for rows in unlike for row in rows]
+            logger.info("Checking that the model answers, and how inputs share its passes.")
+            self._check(measured, [rows[0] for rows in unlike], allow_untrained=allow_untrained)
             self._calibrate(measured, probes)
             self._prove_limit(measured)
             if accelerate:
+                logger.info("Checked in %.1f s; timing the optimizations.", time.perf_counter() - started)
                 self._optimize(measured, probes, timing_budget_s)
         except ConfigurationError:
             raise
         except Exception as error:
             raise ConfigurationError(f"the model fails on a plain input: {first_line(error)}") from error
         self._log_strategy()
+        logger.info("Ready to serve after %.1f s of warm-up.", time.perf_counter() - started)
+
+    def _check(self, measured: ModelInput, unlike: Sequence[ModelInput], *, allow_untrained: bool) -> None:
+        numbers_read = self.preprocess.numbers_read
+        check_token_ids(self.pipe)
+        check_trained(self.forward, measured, numbers_read, allow=allow_untrained)
+        check_answers(self.forward, unlike, numbers_read)
 
     def warmup_input(self, words: int) -> PreparedInput:
         """An input of about `words` tokens that the pipeline takes; always the same. Raises `ConfigurationError`."""
@@ -181,9 +200,11 @@ class PipelineRunner:
     def describe(self, threads: int) -> ModelInfo:
         """What is known of the model, computed with so many threads."""
         path = Path(self.pipe.model.name_or_path)
+        checkpoint = getattr(self.pipe, "checkpoint", None)  # None: constructed, not loaded
         info = ModelInfo(
             model=path.name if path.is_dir() else self.pipe.model.name_or_path,
             task=self.task,
+            task_source=getattr(checkpoint, "task_source", None),
             device=str(self.pipe.device),
             dtype=str(self.pipe.model.dtype).removeprefix("torch."),
             threads=threads,
@@ -230,6 +251,7 @@ def open_runner(
     limits: Limits,
     max_batch_tokens: int | None,
     accelerate: bool,
+    allow_untrained: bool = False,
 ) -> PipelineRunner:
     """The loaded pipeline, warmed up.
 
@@ -241,5 +263,5 @@ def open_runner(
     runner = PipelineRunner(
         pipe, preprocessor_class(pipe.task, location, extra)(pipe, limits), max_batch_tokens=max_batch_tokens
     )
-    runner.warm_up(accelerate=accelerate)
+    runner.warm_up(accelerate=accelerate, allow_untrained=allow_untrained)
     return runner

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline_webserver.api import openai_embeddings
 from pipeline_webserver.api.openai_embeddings import parse, render
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge
+from pipeline_webserver.model_info import ModelInfo
 
 
 def form(**fields: Any) -> bytes:
@@ -91,3 +93,26 @@ def test_numbers_are_as_short_as_a_float32_needs_and_parse_to_the_same() -> None
     (data,) = json.loads(body)["data"]
     assert np.array(data["embedding"], dtype=np.float32).tolist() == embedding.tolist()
     assert len(body) < 384 * 14
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "this server runs m for fill-mask: PIPELINE_TASK=feature-extraction serves a model that has them."),
+        (
+            {"task_source": "architectures in config.json"},
+            "this server runs m for fill-mask (by architectures in config.json): "
+            "PIPELINE_TASK=feature-extraction serves a model that has them.",
+        ),
+        ({"task": "feature-extraction"}, "this server runs m for feature-extraction, which has no modules.json."),
+        (
+            {"task": "feature-extraction", "no_embedding": "'m' has none"},
+            "this server runs m for feature-extraction, and 'm' has none.",
+        ),
+    ],
+)
+def test_a_server_without_embeddings_says_why_and_what_to_set(changes: dict[str, str], why: str) -> None:
+    known: dict[str, Any] = {"model": "m", "task": "fill-mask", "device": "cpu", "dtype": "float32", "threads": 1}
+    assert openai_embeddings.why_not_served(ModelInfo(**(known | changes))) == (
+        "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration; " + why
+    )

@@ -119,7 +119,17 @@ def test_embeddings_are_of_texts(value: Any, is_allowed: bool) -> None:
 # What `/info` answers
 
 
-OPTIONAL = {"mask_token", "max_top_k", "max_stride", "embedding", "subtasks", "generates", "timestamps"}
+OPTIONAL = {
+    "mask_token",
+    "max_top_k",
+    "max_stride",
+    "embedding",
+    "subtasks",
+    "generates",
+    "timestamps",
+    "no_embedding",
+    "task_source",
+}
 
 REPORT = OptimizationReport("unpadding", applied=True, difference=1e-7, gains={"batch": 1.5})
 

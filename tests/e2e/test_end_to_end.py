@@ -4,7 +4,10 @@ Nothing here depends on how fast the machine is: a forward pass that has to last
 """
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,7 +23,7 @@ from tests.support.compare import assert_same
 from tests.support.forkserver import ForkServer
 from tests.support.hub import running_hub
 from tests.support.models import make_model
-from tests.support.process import Process, serving, start_uvicorn, until
+from tests.support.process import LONGEST_WAIT_S, QUICK, ROOT, Process, serving, start_uvicorn, until
 
 HOLD = "hold [MASK]"
 CLIENTS = 16
@@ -293,18 +296,38 @@ def assert_ends_with_one_line(process: Process, words: str) -> None:
 def test_a_start_that_cannot_succeed_ends_with_one_clear_line_and_a_status_that_says_so(
     fork_server: ForkServer, tmp_path: Path
 ) -> None:
-    make_model("fill-mask", tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    unsaid, untrained = make_model("fill-mask", tmp_path / "unsaid"), make_model("fill-mask", tmp_path / "untrained")
+    config = json.loads((unsaid / "config.json").read_text())
+    (unsaid / "config.json").write_text(json.dumps({**config, "architectures": None}))
     cases: list[tuple[dict[str, str], str]] = [
         ({"PIPELINE_MODLE": "x"}, "PIPELINE_MODLE is not a setting; did you mean PIPELINE_MODEL?"),
         ({"PIPELINE_MODEL": "/no/such"}, "the folder '/no/such' does not exist; check PIPELINE_MODEL"),
-        ({"PIPELINE_MODEL": str(tmp_path)}, "(architectures: none); set PIPELINE_TASK"),
+        ({"PIPELINE_MODEL": str(unsaid)}, "(architectures: none); set PIPELINE_TASK"),
+        ({"PIPELINE_MODEL": str(untrained), "PIPELINE_TASK": "ner"}, "has no trained weights for the task"),
         ({"PIPELINE_MODEL": "a/b"}, "HF_HUB_OFFLINE is set and 'a/b' is not in the local cache; check the network"),
     ]
     processes = [(start_uvicorn("server:app", fork_server, **environment), words) for environment, words in cases]
     for process, words in processes:
         assert_ends_with_one_line(process, words)
+
+
+def test_a_start_is_checked_by_the_command_with_a_report_and_a_status(tmp_path: Path) -> None:
+    folder = make_model("text-classification", tmp_path / "model")
+    command = [sys.executable, "-c", "import server; server.main()", "--check", "--model", str(folder)]
+    checks = [
+        subprocess.Popen(
+            [*command, *task], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=env
+        )
+        for env in [{**os.environ, **QUICK}]
+        for task in ([], ["--task", "fill-mask"])
+    ]
+    (report, log), (nothing, why) = (process.communicate(timeout=LONGEST_WAIT_S) for process in checks)
+    assert [process.returncode for process in checks] == [0, 1]
+    info = json.loads(report)
+    assert (info["task"], info["task_source"]) == ("text-classification", "architectures in config.json")
+    assert f"Loading {folder}." in log
+    assert nothing == ""
+    assert why.splitlines()[-1].startswith(f"pipeline-webserver: '{folder}' has no trained weights")
 
 
 @pytest.mark.extended

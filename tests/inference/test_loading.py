@@ -1,36 +1,24 @@
 """From a model's name to a pipeline, or to one line that says what to do."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
-import httpx2
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import ConfigurationError
+from pipeline_webserver.inference.checkpoint import class_names, read_checkpoint
 from pipeline_webserver.inference.loading import (
     BUNDLED_MODEL,
-    PARTS,
-    check_parts,
-    class_names,
-    explain_loading,
     is_folder_name,
     load,
     pick_device,
     pick_dtype,
-    task_of,
 )
+from tests.inference.conftest import ServeHub
 from tests.support.models import CLASSES, make_model
 from tests.support.pipelines import SERVED, load_pipeline
 
@@ -46,7 +34,7 @@ def error_of(model: str | Path, task: str | None = None, device: str = "cpu") ->
 def test_the_task_is_that_of_the_architecture_in_the_models_configuration(
     task: str, model_of: Callable[[str], Path]
 ) -> None:
-    assert task_of(str(model_of(task)), None, SERVED) == task
+    assert read_checkpoint(str(model_of(task)), None, None, SERVED).task == task
     pipe = load_pipeline(model_of(task))
     assert (pipe.task, str(pipe.device), str(pipe.model.dtype)) == (task, "cpu", "torch.float32")
 
@@ -122,15 +110,6 @@ def test_offline_a_model_that_is_not_in_the_cache_is_an_error_that_says_so() -> 
     )
 
 
-def test_the_reason_is_found_however_deep_it_is_chained() -> None:
-    outer = OSError("first line\nsecond line")
-    outer.__cause__ = ValueError()
-    outer.__cause__.__context__ = LocalEntryNotFoundError("x")
-    assert "is not in the local cache" in explain_loading("m", None, outer)
-    assert explain_loading("m", None, OSError("first line\nsecond line")) == "cannot load 'm': first line"
-    assert explain_loading("m", None, OSError()) == "cannot load 'm': OSError"
-
-
 def test_the_default_dtype_is_float32_on_a_cpu_and_elsewhere_that_of_the_checkpoint() -> None:
     assert (pick_dtype(None, "cpu"), pick_dtype(None, "cuda:0"), pick_dtype("float16", "cpu")) == (
         "float32",
@@ -147,7 +126,7 @@ def test_without_a_name_it_is_the_bundled_model() -> None:
 
 def test_a_pipeline_keeps_the_revision_that_its_model_was_loaded_at(model_of: Callable[[str], Path]) -> None:
     pipe = load(str(model_of("fill-mask")), None, "v1", "cpu", None, SERVED)
-    assert pipe.revision == "v1"
+    assert pipe.checkpoint.revision == "v1"
 
 
 def test_a_mapping_lists_each_class_also_where_a_family_has_several() -> None:
@@ -173,45 +152,31 @@ def test_an_architecture_of_several_tasks_is_for_the_most_particular(
 ) -> None:
     config = {"model_type": "bert", "architectures": [architecture]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert task_of(str(tmp_path), None, SERVED) == task
+    assert read_checkpoint(str(tmp_path), None, None, SERVED).task == task
 
 
-@pytest.mark.parametrize(
-    ("part", "kind"),
-    [("tokenizer", "tokenizer"), ("image_processor", "image processor"), ("feature_extractor", "feature extractor")],
-)
-def test_a_model_that_lacks_a_part_of_its_pipeline_is_an_error(part: str, kind: str) -> None:
-    parts: dict[str, Any] = {name: object() for name in PARTS} | {part: None}
-    needs = {f"_load_{name}": True for name in PARTS}
-    with pytest.raises(ConfigurationError) as raised:
-        check_parts(cast("Any", SimpleNamespace(task="a-task", **parts, **needs)), "model")
-    assert str(raised.value) == f"'model' has no {kind}, so it cannot serve the task 'a-task'"
-    needs[f"_load_{part}"] = False
-    check_parts(cast("Any", SimpleNamespace(task="a-task", **parts, **needs)), "model")
+def test_a_model_that_the_hub_does_not_have_is_said_whichever_file_was_asked_for_first(
+    model_of: Callable[[str], Path], serve_hub: ServeHub
+) -> None:
+    with serve_hub({"team/model": model_of("fill-mask")}):
+        assert error_of("team/other") == (
+            f"there is no model 'team/other' at {constants.ENDPOINT}; check PIPELINE_MODEL, or set HF_TOKEN if it is "
+            "private"
+        )
 
 
-def hub_error(kind: type[HfHubHTTPError]) -> OSError:
-    """As transformers raises it: wrapped, with the Hub's answer."""
-    error = OSError("many\nlines")
-    error.__cause__ = kind(
-        "the hub's words", response=httpx2.Response(403, request=httpx2.Request("GET", "http://hub"))
-    )
-    return error
+def test_the_log_says_what_the_start_is_at(model_of: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:
+    folder = model_of("fill-mask")
+    with caplog.at_level("INFO", "pipeline_webserver"):
+        load_pipeline(folder)
+    *lines, last = caplog.messages
+    assert lines == [f"Loading {folder}.", "The task is fill-mask, by architectures in config.json."]
+    assert re.fullmatch(r"Loaded in \d+\.\d s\.", last)
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        (
-            GatedRepoError,
-            "'m' is gated: accept its terms on its page, and set HF_TOKEN to a token that may read it",
-        ),
-        (
-            RepositoryNotFoundError,
-            f"there is no model 'm' at {constants.ENDPOINT}; check PIPELINE_MODEL, or set HF_TOKEN if it is private",
-        ),
-        (RevisionNotFoundError, "'m' has no revision 'v1'; check PIPELINE_REVISION"),
-    ],
-)
-def test_what_the_hub_refuses_is_an_error_that_says_what_to_do(kind: type[HfHubHTTPError], message: str) -> None:
-    assert explain_loading("m", "v1", hub_error(kind)) == message
+def test_the_table_of_transformers_is_not_in_the_way_of_the_line(
+    model_of: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    pipe = load_pipeline(model_of("fill-mask"), "token-classification")
+    assert pipe.untrained == ("classifier.bias", "classifier.weight")
+    assert not [record for record in caplog.records if record.name.startswith("transformers")]

@@ -320,6 +320,7 @@ def test_a_model_is_described_by_the_name_of_its_folder(model_of: Callable[[str]
     assert info.as_json() == {
         "model": folder.name,  # and not its path
         "task": "fill-mask",
+        "task_source": "architectures in config.json",
         "device": "cpu",
         "dtype": "float32",
         "threads": 3,

@@ -6,12 +6,20 @@ from pipeline_webserver.web.command_line import parse_arguments
 
 
 def test_without_options_it_listens_where_uvicorn_does() -> None:
-    assert vars(parse_arguments([], "")) == {"model": None, "task": None, "host": "127.0.0.1", "port": 8000}
+    assert vars(parse_arguments([], "")) == {
+        "model": None,
+        "task": None,
+        "host": "127.0.0.1",
+        "port": 8000,
+        "check": False,
+    }
 
 
 def test_options_are_what_they_say() -> None:
-    options = parse_arguments(["--model", "a/b", "--task=fill-mask", "--host", "0.0.0.0", "--port", "80"], "")
-    assert vars(options) == {"model": "a/b", "task": "fill-mask", "host": "0.0.0.0", "port": 80}
+    options = parse_arguments(
+        ["--model", "a/b", "--task=fill-mask", "--host", "0.0.0.0", "--port", "80", "--check"], ""
+    )
+    assert vars(options) == {"model": "a/b", "task": "fill-mask", "host": "0.0.0.0", "port": 80, "check": True}
 
 
 def test_help_ends_with_that_of_the_settings_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pipeline_webserver.errors import ConfigurationError
 from pipeline_webserver.inference.embeddings.model_files import ModelFiles
+from pipeline_webserver.inference.embeddings.module_list import CHOOSE, listed_modules, made_for
 from pipeline_webserver.inference.embeddings.modules import (
     ACTIVATIONS,
     MODES,
@@ -50,7 +51,6 @@ LOADING = {
 PLACES = ("torch.nn", "torch.nn.modules.activation", "torch.nn.modules.linear")
 # Every model has these, empty unless it says otherwise.
 PROMPTS = {"query": "", "document": ""}
-CHOOSE = "choose another model"
 
 
 def read_embedding(model: str, revision: str | None) -> SentenceEmbedding | None:
@@ -70,11 +70,12 @@ def read_embedding(model: str, revision: str | None) -> SentenceEmbedding | None
 
 
 def _embedding(files: ModelFiles, modules: Any) -> SentenceEmbedding:
+    if (kind := made_for(files)) != "SentenceTransformer":
+        raise ConfigurationError(f"it is a {kind}, not a SentenceTransformer; {CHOOSE}")
     kinds, folders = _modules(modules)
     settings = files.settings("config_sentence_transformers.json")
-    if (made_for := settings.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
-        raise ConfigurationError(f"it is a {made_for}, not a SentenceTransformer; {CHOOSE}")
-    transformer = next(filter(None, map(files.settings, TRANSFORMER_CONFIGS)), {})
+    at = PurePosixPath(folders[0])
+    transformer = next(filter(None, (files.settings(str(at / name)) for name in TRANSFORMER_CONFIGS)), {})
     _check_transformer(transformer)
     pooling, dim = _pooling(files, folders[1])
     steps: list[Step] = []
@@ -90,7 +91,7 @@ def _embedding(files: ModelFiles, modules: Any) -> SentenceEmbedding:
         min(dim, settings.get("truncate_dim") or dim),
         tuple(steps),
         normalized,
-        _max_tokens(files, transformer),
+        _max_tokens(files, at, transformer),
         bool(transformer.get("do_lower_case")),
         prompts,
         _default_prompt(settings, prompts),
@@ -99,23 +100,10 @@ def _embedding(files: ModelFiles, modules: Any) -> SentenceEmbedding:
 
 def _modules(modules: Any) -> tuple[list[str], list[str]]:
     """The kinds and the folders of modules, all of which can be computed."""
-    try:
-        types, folders = [str(module["type"]) for module in modules], [str(module["path"]) for module in modules]
-    except (TypeError, KeyError) as error:
-        raise ConfigurationError("its modules.json is no list of types and paths; download the model again") from error
-    for name, folder in zip(types, folders, strict=True):
-        if not name.startswith("sentence_transformers."):
-            raise ConfigurationError(
-                f"its module {name!r} is code of its own, which this server does not run; {CHOOSE}"
-            )
-        if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts:
-            raise ConfigurationError(f"its module {name!r} is in {folder!r}, outside of the model; {CHOOSE}")
-    kinds = [name.rpartition(".")[2] for name in types]
+    kinds, folders = listed_modules(modules)
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= STEPS.keys():
         computed = f"Transformer, Pooling, and then any of {', '.join(STEPS)}"
         raise ConfigurationError(f"its modules are {', '.join(kinds)}; served are {computed}; {CHOOSE}")
-    if folders[0]:
-        raise ConfigurationError(f"its Transformer is in {folders[0]!r}; save it again with sentence-transformers")
     return kinds, folders
 
 
@@ -134,7 +122,7 @@ def _check_transformer(transformer: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"its Transformer sets {', '.join(changed)}, which is not followed here; {CHOOSE}")
 
 
-def _max_tokens(files: ModelFiles, transformer: Mapping[str, Any]) -> int | None:
+def _max_tokens(files: ModelFiles, at: PurePosixPath, transformer: Mapping[str, Any]) -> int | None:
     """What is said for sentence-transformers has the last word; else the tokenizer's limit, within the model's."""
     options = [transformer.get(name) or {} for name in ("processor_kwargs", "tokenizer_args")]
     named = [*(option.get("model_max_length") for option in options), transformer.get("max_seq_length")]
@@ -142,8 +130,8 @@ def _max_tokens(files: ModelFiles, transformer: Mapping[str, Any]) -> int | None
         if limit is not None:
             return int(limit)
     limits = [
-        files.settings("tokenizer_config.json").get("model_max_length"),
-        files.settings("config.json").get("max_position_embeddings"),
+        files.settings(str(at / "tokenizer_config.json")).get("model_max_length"),
+        files.settings(str(at / "config.json")).get("max_position_embeddings"),
     ]
     return min((int(limit) for limit in limits if limit is not None and 0 < limit < NO_LIMIT), default=None)
 

@@ -4,8 +4,10 @@ It must never know what a file is for.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +16,13 @@ from safetensors.torch import load_file
 
 from pipeline_webserver.errors import ConfigurationError, first_line
 from pipeline_webserver.inference import internals
+
+Reader = Callable[[Path], Any]
+# The files of a module's weights, the one that can hold no code first; sentence-transformers wrote the other until 2.3.
+READERS: dict[str, Reader] = {
+    "model.safetensors": load_file,
+    "pytorch_model.bin": partial(torch.load, map_location="cpu", weights_only=True),
+}
 
 
 class ModelFiles:
@@ -48,15 +57,22 @@ class ModelFiles:
         return found or {}
 
     def weights(self, folder: str, names: Sequence[str]) -> list[torch.Tensor]:
-        """These and no others, as float32; only from the form that can hold no code."""
-        name = f"{folder}/model.safetensors"
-        path = self.path(name)
-        if path is None:
-            raise ConfigurationError(f"it has no {name}; save it again with sentence-transformers, which writes it")
+        """These and no others, as float32; without running code, also where the older form could hold some."""
+        for name, read in READERS.items():
+            path = self.path(f"{folder}/{name}")
+            if path is not None:
+                return self._read(f"{folder}/{name}", path, read, names)
+        raise ConfigurationError(
+            f"it has none of {', '.join(f'{folder}/{name}' for name in READERS)}; download it again"
+        )
+
+    def _read(self, name: str, path: Path, read: Reader, names: Sequence[str]) -> list[torch.Tensor]:
         try:
-            tensors = load_file(path)
-        except SafetensorError as error:
+            tensors = read(path)
+        except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
             raise ConfigurationError(f"its {name} cannot be read; download the model again") from error
+        if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+            raise ConfigurationError(f"its {name} holds no tensors by name; download the model again")
         if tensors.keys() != set(names):
             raise ConfigurationError(
                 f"its {name} holds {', '.join(sorted(tensors))} and not {', '.join(names)}; download the model again"

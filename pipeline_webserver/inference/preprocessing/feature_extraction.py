@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from transformers.pipelines.base import Pipeline
 
-from pipeline_webserver.errors import ConfigurationError, Rejected
-from pipeline_webserver.inference.embeddings.configuration import read_embedding
+from pipeline_webserver.errors import Rejected
 from pipeline_webserver.inference.embeddings.sentence_embedding import SentenceEmbedding, count_prompt_tokens
-from pipeline_webserver.inference.model_inputs import Limits
+from pipeline_webserver.inference.model_inputs import Limits, ModelInput
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Postprocess
 from pipeline_webserver.inference.preprocessing.text import TextPreprocessor
 from pipeline_webserver.model_info import ModelInfo
@@ -26,17 +25,6 @@ logger = logging.getLogger(__name__)
 
 # Parameters that only a sentence-transformers configuration gives a meaning.
 EMBEDDING_PARAMETERS = ("normalize", "prompt_name", "dimensions")
-
-
-def embedding_of(pipe: Pipeline) -> SentenceEmbedding | None:
-    """None if the model has no configuration for it, or one that cannot be served: the log says why."""
-    if not pipe.model.name_or_path:  # constructed, not loaded
-        return None
-    try:
-        return read_embedding(pipe.model.name_or_path, getattr(pipe, "revision", None))
-    except ConfigurationError as error:
-        logger.warning("%s", error)
-        return None
 
 
 class FeatureExtractionPreprocessor(TextPreprocessor):
@@ -50,12 +38,16 @@ class FeatureExtractionPreprocessor(TextPreprocessor):
 
     def __init__(self, pipe: Pipeline, limits: Limits) -> None:
         super().__init__(pipe, limits)
-        self.embedding = embedding_of(pipe)
+        checkpoint = getattr(pipe, "checkpoint", None)  # None: constructed, not loaded
+        self.embedding: SentenceEmbedding | None = getattr(checkpoint, "embedding", None)
+        self._no_embedding: str | None = getattr(checkpoint, "no_embedding", None)
+        if self._no_embedding:
+            logger.warning("%s", self._no_embedding)
         self._prompt_tokens = lru_cache(64)(self._count_prompt_tokens)
 
     def describe(self, info: ModelInfo) -> ModelInfo:
         embedding = None if self.embedding is None else self.embedding.describe()
-        return replace(info, embedding=embedding)
+        return replace(info, embedding=embedding, no_embedding=self._no_embedding)
 
     def check(self, value: Any, parameters: Mapping[str, Any]) -> CheckedInput:
         checked = super().check(value, parameters)
@@ -121,6 +113,10 @@ class FeatureExtractionPreprocessor(TextPreprocessor):
 
     def make_postprocess(self, pipe: Pipeline) -> Postprocess:
         return features
+
+    def numbers_read(self, model_input: ModelInput, outputs: Any) -> torch.Tensor:
+        hidden: torch.Tensor = next(iter(outputs.values()))
+        return hidden.flatten()
 
 
 def features(outputs: Any, embed: Callable[[torch.Tensor], np.ndarray] | None = None, **parameters: Any) -> np.ndarray:

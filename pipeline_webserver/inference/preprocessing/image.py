@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 from PIL.Image import Image
 from transformers.pipelines.base import Pipeline
 
 from pipeline_webserver.errors import Rejected, TooLarge, first_line
-from pipeline_webserver.inference.model_inputs import RawInput
+from pipeline_webserver.inference.model_inputs import ModelInput, RawInput
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Postprocess
 from pipeline_webserver.inference.preprocessing.media import MediaPreprocessor
 from pipeline_webserver.model_info import ModelInfo
@@ -112,6 +113,15 @@ class ImageSegmentationPreprocessor(ImagePreprocessor):
 
 class ImageFeatureExtractionPreprocessor(ImagePreprocessor):
     """Images, with what a model makes of each patch."""
+
+    def pipeline_parameters(self, value: Any, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        if parameters.get("pool") and getattr(self.pipe, "untrained", ()):  # the patches do not depend on those
+            raise Rejected("Parameter 'pool': the weights of the pooled output are in none of this model's files.")
+        return super().pipeline_parameters(value, parameters)
+
+    def numbers_read(self, model_input: ModelInput, outputs: Any) -> torch.Tensor:
+        patches: torch.Tensor = outputs[0]
+        return patches.flatten()
 
     def make_postprocess(self, pipe: Pipeline) -> Postprocess:
         return image_features

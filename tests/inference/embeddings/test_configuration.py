@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 
@@ -19,6 +20,7 @@ from pipeline_webserver.inference.embeddings.configuration import OLD_MODES, rea
 from pipeline_webserver.inference.embeddings.modules import ACTIVATIONS, MODES
 from tests.support.embeddings import ours, read
 from tests.support.models import make_model
+from tests.support.pipelines import open_pipeline, run
 from tests.support.sentences import (
     HIDDEN,
     MINILM,
@@ -35,7 +37,6 @@ from tests.support.sentences import (
 
 TEXT = "paris is the capital of france ."
 TEXTS = ["", "a", TEXT, "albert einstein was born in ulm " * 30]
-HEAD = "sentence_transformers.models."
 
 
 @lru_cache(maxsize=4)
@@ -49,6 +50,31 @@ def distance(folder: Path, text: str, prompt_name: str | None = None) -> float:
     assert mine.dtype == theirs.dtype == np.float32
     assert mine.shape == theirs.shape == (read(folder).dim,)
     return float(np.abs(mine - theirs).max())
+
+
+def in_a_folder_of_its_own(folder: Path, limit: int | None) -> Path:
+    """The model moved to `0_Transformer`, beside its modules, with what its first module says of texts."""
+    place = folder / "0_Transformer"
+    place.mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file() and path.name != "modules.json"]:
+        path.rename(place / path.name)
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[0]["path"] = place.name
+    write(folder / "modules.json", listed)
+    write(place / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
+    return folder
+
+
+def opened(folder: Path) -> Callable[[str], np.ndarray]:
+    """From a text to its embedding, by all of a server that is behind HTTP."""
+    runner = open_pipeline(folder)
+
+    def embed(text: str) -> np.ndarray:
+        (embedding,) = run(runner, [(text, {"pooled": True})])
+        assert isinstance(embedding, np.ndarray)
+        return embedding
+
+    return embed
 
 
 # The real model
@@ -128,6 +154,17 @@ def test_the_first_form_of_a_pooling_is_read_as_by_sentence_transformers(named: 
 )
 def test_modules_behind_the_pooling_give_what_sentence_transformers_gives(behind: list[Module], tmp_path: Path) -> None:
     assert distance(sentence_model(tmp_path, [pooling("mean"), *behind]), TEXT) < 1e-5
+
+
+@pytest.mark.parametrize("behind", [[dense(16)], [dense(8, bias=False), layer_norm(8), normalize()]], ids=len)
+def test_weights_in_the_form_before_safetensors_give_what_sentence_transformers_gives(
+    behind: list[Module], tmp_path: Path
+) -> None:
+    folder = sentence_model(tmp_path, [pooling("mean"), *behind])
+    for path in folder.glob("*/model.safetensors"):
+        torch.save(load_file(path), path.with_name("pytorch_model.bin"))
+        path.unlink()
+    assert distance(folder, TEXT) < 1e-5
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -246,7 +283,7 @@ def error_of(folder: Path) -> str:
         ),
         (
             [pooling("mean"), ("Dense", {}, {})],
-            "it has no 2_Dense/model.safetensors; save it again with sentence-transformers, which writes it",
+            "it has none of 2_Dense/model.safetensors, 2_Dense/pytorch_model.bin; download it again",
         ),
         (
             [pooling("mean"), ("Dense", {"bias": True}, dense(8, bias=False)[2])],
@@ -291,40 +328,13 @@ def test_an_activation_that_is_not_on_the_list_is_named_and_not_run(named: str, 
     )
 
 
-def configure_with(folder: Path, index: int, **changes: str) -> None:
-    """A pooling behind a Transformer, with changes to one of them in the list of modules."""
-    configure(folder, [pooling("mean")])
-    listed = json.loads((folder / "modules.json").read_text())
-    listed[index].update(changes)
-    write(folder / "modules.json", listed)
-
-
-def test_a_module_of_the_models_own_is_named_and_not_run(tmp_path: Path) -> None:
-    """Even if it is called like one of theirs."""
-    configure_with(tmp_path, 1, type="own.Pooling")
-    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
-    assert error_of(tmp_path) == (
-        "its module 'own.Pooling' is code of its own, which this server does not run; choose another model"
-    )
-
-
-@pytest.mark.parametrize("place", ["../elsewhere", "/etc"])
-def test_a_module_outside_of_the_model_is_not_read(place: str, tmp_path: Path) -> None:
-    configure_with(tmp_path, 1, path=place)
-    assert error_of(tmp_path) == (
-        f"its module '{HEAD}Pooling' is in '{place}', outside of the model; choose another model"
-    )
-
-
-def test_a_transformer_in_a_folder_of_its_own_is_an_error(tmp_path: Path) -> None:
-    configure_with(tmp_path, 0, path="0_Transformer")
-    assert error_of(tmp_path) == "its Transformer is in '0_Transformer'; save it again with sentence-transformers"
-
-
-@pytest.mark.parametrize("listed", [7, {"0": "Transformer"}, [{"type": "x"}]])
-def test_modules_that_are_no_list_are_an_error(listed: Any, tmp_path: Path) -> None:
-    write(tmp_path / "modules.json", listed)
-    assert error_of(tmp_path) == "its modules.json is no list of types and paths; download the model again"
+@pytest.mark.parametrize("limit", [None, 17])
+def test_a_transformer_in_a_folder_of_its_own_is_read_there(limit: int | None, tmp_path: Path) -> None:
+    """So sentence-transformers saved models at first."""
+    folder = in_a_folder_of_its_own(sentence_model(tmp_path, [pooling("mean"), dense(8), normalize()]), limit)
+    assert read(folder).max_tokens == sentences(folder).max_seq_length == (limit or 128)
+    mine = opened(folder)
+    assert max(np.abs(mine(text) - sentences(folder).encode(text)).max() for text in TEXTS) < 1e-5
 
 
 @pytest.mark.parametrize(

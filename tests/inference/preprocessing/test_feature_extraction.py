@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from pipeline_webserver.errors import Rejected, TooLarge
+from pipeline_webserver.errors import ConfigurationError, Rejected, TooLarge
 from pipeline_webserver.inference.loading import load
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from tests.inference.conftest import ServeHub
@@ -102,13 +102,17 @@ def test_a_prompt_is_put_before_the_text_and_others_of_the_batch_have_theirs(tmp
 def test_a_configuration_that_cannot_be_served_is_logged_and_the_model_is_served_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Where an operator asks for it. By itself the start stops."""
     folder = sentence_model(tmp_path, [pooling("median")])
-    runner = open_pipeline(folder)
-    assert runner.describe(threads=1).embedding is None
-    assert [record.name for record in caplog.records] == [
-        "pipeline_webserver.inference.preprocessing.feature_extraction"
-    ]
-    assert caplog.messages[0].startswith(f"'{folder}' has embeddings that cannot be served: its pooling 'median'")
+    with pytest.raises(ConfigurationError) as raised:
+        open_pipeline(folder)
+    reason, _, advice = str(raised.value).rpartition(", ")
+    assert advice == "or set PIPELINE_TASK=feature-extraction to serve the model without embeddings"
+    info = open_pipeline(folder, "feature-extraction").describe(threads=1)
+    assert reason.startswith(f"'{folder}' has embeddings that cannot be served: its pooling 'median'")
+    published = reason.replace(f"'{folder}'", "the model")
+    assert (info.embedding, info.no_embedding) == (None, published)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [published]
 
 
 def test_a_configuration_is_read_at_the_revision_that_the_model_was_loaded_at(
