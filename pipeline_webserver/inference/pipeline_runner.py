@@ -23,8 +23,8 @@ from pipeline_webserver.errors import (
 )
 from pipeline_webserver.inference.acceleration.base import Optimization
 from pipeline_webserver.inference.acceleration.selection import TIMING_BUDGET_S, Probe, optimizations_for, optimize
-from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy
-from pipeline_webserver.inference.calibration import choose_strategy, measure_cost
+from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy, alone
+from pipeline_webserver.inference.calibration import check_repeatability, choose_strategy, measure_cost
 from pipeline_webserver.inference.forward import ForwardRunner
 from pipeline_webserver.inference.model_inputs import (
     Heartbeat,
@@ -73,6 +73,7 @@ class PipelineRunner:
             self._plain_input = self.warmup_input(1).model_inputs
             measured = self.warmup_input(MEASURED_WORDS).model_inputs[0]
             probes = [row for words in PROBE_WORDS for row in self.warmup_input(words).model_inputs]
+            self.forward.settle(self._plain_input[:1])
             self._calibrate(measured, probes)
             if accelerate:
                 self._optimize(measured, probes, timing_budget_s)
@@ -92,7 +93,12 @@ class PipelineRunner:
         return prepared
 
     def _calibrate(self, measured: ModelInput, probes: Sequence[ModelInput]) -> None:
-        if self.preprocess.strategy is None:
+        # A long input behind one of a single word, a short one behind the long one, and the other way around.
+        reason = check_repeatability(self.forward, [self._plain_input[0], probes[1], probes[0]])
+        if reason is not None:
+            measure_cost(self.forward, measured)
+            self.forward.strategy = alone(reason)
+        elif self.preprocess.strategy is None:
             self.forward.strategy = choose_strategy(self.forward, measured, probes)
         else:
             measure_cost(self.forward, measured)
