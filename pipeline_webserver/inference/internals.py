@@ -80,8 +80,13 @@ def cached_path(model: str, name: str, revision: str | None) -> Path | None:
 
 
 def attribute_stores(module: torch.nn.Module) -> list[dict[str, Any]]:
-    """The dictionaries of a module's attributes, buffers, parameters and modules: its own, not copies."""
-    return [vars(module), module._buffers, module._parameters, module._modules]
+    """The dictionaries of a module's attributes, buffers and modules: its own, not copies."""
+    return [vars(module), module._buffers, module._modules]
+
+
+def notes_hooks(attribute: str) -> bool:
+    """Whether an attribute of a model says that transformers has hooked its modules, which a first pass does for good."""
+    return attribute == "_output_capturing_hooks_installed"
 
 
 def version_of(tensor: torch.Tensor) -> int:

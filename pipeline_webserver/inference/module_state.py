@@ -18,9 +18,6 @@ from pipeline_webserver.inference import internals
 
 logger = logging.getLogger(__name__)
 
-# One of the dictionaries that a module keeps its attributes, buffers, parameters and modules in, and what was in it.
-Snapshot = tuple[dict[str, Any], dict[str, Any]]
-
 
 class ModuleState:
     """The attributes, buffers and modules of a model's modules, and their configurations. torch's own modules change nothing in a pass, and are left out.
@@ -71,7 +68,9 @@ class ModuleState:
         with self.kept():
             first_pass()
         if self._weight_versions() != settled:
-            raise ConfigurationError("each pass changes the model's weights, so no two inputs would meet the same model")
+            raise ConfigurationError(
+                "each pass changes the model's weights, so no two inputs would meet the same model"
+            )
 
     def _weight_versions(self) -> list[int]:
         return [internals.version_of(weight) for weight in self._model.parameters()]
@@ -92,10 +91,13 @@ class ModuleState:
 
 def restore(store: dict[str, Any], saved: dict[str, Any]) -> list[str]:
     """Make the store what it was; the names of what was another value. Other threads may read it meanwhile."""
-    changed = [key for key in store.keys() | saved.keys() if is_changed(store.get(key), saved.get(key))]
-    for key in store.keys() - saved.keys():
-        del store[key]
-    store.update(saved)
+    names = [name for name in store.keys() | saved.keys() if not internals.notes_hooks(name)]
+    changed = [name for name in names if is_changed(store.get(name), saved.get(name))]
+    for name in names:
+        if name in saved:
+            store[name] = saved[name]
+        else:
+            del store[name]
     return changed
 
 

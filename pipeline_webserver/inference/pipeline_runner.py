@@ -37,7 +37,7 @@ from pipeline_webserver.inference.numerics import tolerance_of
 from pipeline_webserver.inference.postprocessing import Postprocessor
 from pipeline_webserver.inference.preprocessing.base import Preprocessor
 from pipeline_webserver.inference.preprocessing.registry import preprocessor_class
-from pipeline_webserver.model_info import ModelInfo, OptimizationReport
+from pipeline_webserver.model_info import BatchingInfo, ModelInfo, OptimizationReport
 from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class PipelineRunner:
 
     def describe(self, threads: int) -> ModelInfo:
         """What is known of the model, computed with so many threads."""
-        path = Path(self.pipe.model.name_or_path)
+        path, strategy = Path(self.pipe.model.name_or_path), self.forward.strategy
         info = ModelInfo(
             model=path.name if path.is_dir() else self.pipe.model.name_or_path,
             task=self.task,
@@ -177,6 +177,7 @@ class PipelineRunner:
             dtype=str(self.pipe.model.dtype).removeprefix("torch."),
             threads=threads,
             max_tokens=self.preprocess.max_tokens,
+            batching=BatchingInfo(strategy.kind, strategy.reason, tuple(sorted(self.forward.state.changed))),
             optimizations=tuple(self.reports),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
