@@ -81,6 +81,17 @@ class Batcher(ServingLoop):
         self._room.set()  # an arrival may rank before what is ready
         return entries
 
+    def check_admits(self, deadline: float) -> None:
+        """Raises as `submit`, and counts an input as rejected, where one would not be admitted now."""
+        self.check_accepts(1)
+        now = asyncio.get_running_loop().time()
+        self.admission.check(1, now, deadline, running=len(self._running), busy_s=self._busy_s())
+
+    def would_admit(self, deadline: float) -> bool:
+        """Whether one more input would meet its deadline, and there is room for it."""
+        now = asyncio.get_running_loop().time()
+        return self.admission.refusal(1, now, deadline, running=len(self._running), busy_s=self._busy_s()) is None
+
     async def run(self) -> None:
         """Preprocess arrivals and run batches, side by side."""
         await run_until_first_end(self._preprocess_arrivals(), self._run_batches())

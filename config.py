@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Threads in one forward pass; `auto`: the cores this process may use, by affinity and quota, "
-        "divided among uvicorn's `--workers`. More threads than cores makes every answer slower.",
+        "divided among the workers of uvicorn or gunicorn. More threads than cores makes every answer slower.",
     )
     accelerate: bool = Field(
         default=True,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import prometheus_client
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,24 +24,26 @@ from pipeline_webserver.api.codec import to_json
 from pipeline_webserver.api.inference_api import InferenceRequest
 from pipeline_webserver.api.schemas import Facts
 from pipeline_webserver.api.tasks import TASKS, Task
-from pipeline_webserver.errors import ConfigurationError, Draining, NotServed, Starting, Unavailable
+from pipeline_webserver.errors import ConfigurationError, Draining, NotServed, Overloaded, Starting, Unavailable
 from pipeline_webserver.inference import cpus, inference_thread, loading, model_inputs, pipeline_runner
 from pipeline_webserver.model_info import ModelInfo
 from pipeline_webserver.neighbours import neighbours_of
 from pipeline_webserver.scheduling.batch_policy import BatchPolicy
 from pipeline_webserver.scheduling.runner import Runner
-from pipeline_webserver.telemetry import logs
+from pipeline_webserver.telemetry import exposition, logs, metrics
 from pipeline_webserver.web import pages
 from pipeline_webserver.web.auth import ApiKeyGuard
 from pipeline_webserver.web.body_limits import BodyReader
 from pipeline_webserver.web.command_line import parse_arguments
 from pipeline_webserver.web.headers import request_timeout_s
 from pipeline_webserver.web.middleware import middleware_stack
+from pipeline_webserver.web.pacing import RetryPacer
 from pipeline_webserver.web.responses import ErrorHandlers, JSONResponse
 from pipeline_webserver.web.results import results_of
 from pipeline_webserver.web.slow_clients import guard_against_slow_clients, raise_open_file_limit
 from pipeline_webserver.web.timing import server_timing
-from pipeline_webserver.web.uvicorn_process import UvicornProcess, graceful_shutdown, worker_count
+from pipeline_webserver.web.uvicorn_process import UvicornProcess, graceful_shutdown
+from pipeline_webserver.workers import find_workers
 
 with neighbours_of(__file__, "batching", "config"):
     from batching import Batcher
@@ -73,7 +74,8 @@ def build_runner(s: Settings) -> ServedRunner:
     preprocessors = {name: (task.preprocessor, task.extra) for name, task in TASKS.items()}
     load = partial(loading.load, s.model, s.task, s.revision, s.device, s.dtype, architectures)
     limits = model_inputs.Limits(s.truncate, s.max_new_tokens, s.max_image_pixels, s.max_audio_s)
-    threads = s.threads or max(1, cpus.usable_cores() // worker_count())
+    workers = find_workers()
+    threads = s.threads or max(1, cpus.usable_cores() // (workers.count if workers else 1))
     open_runner = partial(pipeline_runner.open_runner, load, preprocessors, limits, s.max_batch_tokens, s.accelerate)
     return inference_thread.InferenceThread(open_runner, threads)
 
@@ -97,6 +99,7 @@ class Service:
         self.startup_error: str | None = None
         self._loaded: Loaded | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._retries = RetryPacer()
 
     def loaded(self) -> Loaded:
         """Raises `Starting` before the model is loaded. uvicorn listens only after that; other servers may not."""
@@ -110,6 +113,7 @@ class Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         with graceful_shutdown(self.begin_drain, self.settings.drain_timeout_s) as process:
             try:
+                metrics.set_state("starting")
                 await self.runner.start()
                 self._start(process)
                 yield
@@ -182,6 +186,7 @@ class Service:
         loaded, arrived = self.loaded(), time.perf_counter()
         timeout_s = request_timeout_s(request.headers, self.settings.request_timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._admit_head(request, loaded.batcher, timeout_s, deadline)
         async with loaded.body_reader.read(request, deadline) as body:
             parsed = parse(body)
             entries = loaded.batcher.submit(parsed.inputs, parsed.parameters, deadline)
@@ -189,6 +194,19 @@ class Service:
         content = render(parsed, results.outputs, sum(entry.prepared.tokens for entry in entries))
         total_s = time.perf_counter() - arrived
         return JSONResponse(content, headers={"Server-Timing": server_timing(results.timing, total_s)})
+
+    async def _admit_head(self, request: Request, batcher: Batcher, timeout_s: float, deadline: float) -> None:
+        """Refuse from the head of a request, before its body is read. A client that came back at once waits for that.
+
+        Raises as `Batcher.submit`.
+        """
+        if not batcher.would_admit(deadline):
+            await self._retries.hold(request.client, min(batcher.admission.backlog_s, timeout_s / 10))
+        try:
+            batcher.check_admits(deadline)
+        except Overloaded as refusal:
+            self._retries.remember(request.client, refusal.retry_after_s)
+            raise
 
     async def health(self, request: Request) -> Response:
         """200 while the process can serve, or is about to."""
@@ -215,11 +233,14 @@ class Service:
         facts = Facts(
             loaded.info.task, loaded.task, loaded.info, VERSION, s.max_inputs, s.max_new_tokens, bool(s.api_key)
         )
-        return JSONResponse(to_json(openapi.document(facts)))
+        # Clients resolve its paths against the root of the host, if nothing else is said.
+        prefix: str = request.scope.get("root_path", "").rstrip("/")
+        servers = {"servers": [{"url": prefix}]} if prefix else {}
+        return JSONResponse(to_json(openapi.document(facts) | servers))
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus text."""
-        return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        """Prometheus text, of all workers."""
+        return Response(exposition.latest(), media_type=exposition.CONTENT_TYPE)
 
 
 def routes_of(service: Service) -> list[BaseRoute]:

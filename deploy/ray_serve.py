@@ -7,6 +7,7 @@ health, how long its shutdown takes. No module imports it, and it must never kno
 import math
 from typing import Annotated, Any, Self
 
+import ray
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from ray import serve
@@ -148,12 +149,13 @@ class Replica:
 
     app: Starlette  # set by Ray
 
-    def __init__(self, settings: Settings, cpus: float) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.cpus = cpus
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        count = threads(self.settings, self.cpus, usable_cores())
+        # What Ray has reserved, also where a configuration file of Serve overrides `PIPELINE_CLUSTER_CPUS`.
+        cpus: float = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+        count = threads(self.settings, cpus, usable_cores())
         app = server.create_app(self.settings.model_copy(update={"threads": count}))
         app.add_middleware(OneRequestId)
         return app
@@ -167,7 +169,7 @@ def application(replica: type) -> serve.Application:
     """Replicas of this class, with the settings of the environment."""
     settings, cluster = config.from_environment(), config.read(ClusterSettings)
     deployment = serve.deployment(replica, name="pipeline", **options(settings, cluster))
-    return deployment.bind(settings, cluster.cpus)
+    return deployment.bind(settings)
 
 
 def app(arguments: dict[str, str]) -> serve.Application:

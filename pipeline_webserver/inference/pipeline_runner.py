@@ -8,6 +8,7 @@ A batch goes through the stages that `transformers` documents for pipelines (`_s
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 PROBE_WORDS = (3, 100, 8, 24, 14)
 MAX_PROBE_WORDS = 1_000
 MEASURED_WORDS = 24
+# The longest input is tried at the start unless it has more tokens than this, which take seconds.
+MAX_PROVED_TOKENS = 1_024
 
 
 class PipelineRunner:
@@ -75,6 +78,7 @@ class PipelineRunner:
             probes = [row for words in PROBE_WORDS for row in self.warmup_input(words).model_inputs]
             self.forward.settle(self._plain_input[:1])
             self._calibrate(measured, probes)
+            self._prove_limit(measured)
             if accelerate:
                 self._optimize(measured, probes, timing_budget_s)
         except ConfigurationError:
@@ -91,6 +95,19 @@ class PipelineRunner:
         if isinstance(prepared, PipelineServerError):
             raise ConfigurationError(f"the model rejects a plain input: {prepared}")
         return prepared
+
+    def _prove_limit(self, measured: ModelInput) -> None:
+        """Run the longest input: past the end of a table, a GPU ends the process. Raises `ConfigurationError`."""
+        limit = self.preprocess.max_tokens
+        if limit is None or limit > MAX_PROVED_TOKENS or not self.preprocess.encodes_text:
+            return
+        try:
+            self.forward.forward([repeated(measured, limit)])
+        except Exception as error:
+            raise ConfigurationError(
+                f"the model fails on {limit} tokens, which it should take ({first_line(error)}); "
+                "set model_max_length in its tokenizer_config.json to what it takes"
+            ) from error
 
     def _calibrate(self, measured: ModelInput, probes: Sequence[ModelInput]) -> None:
         # A long input behind one of a single word, a short one behind the long one, and the other way around.
@@ -182,6 +199,16 @@ class PipelineRunner:
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
         return self.preprocess.describe(info)
+
+
+def repeated(model_input: ModelInput, tokens: int) -> ModelInput:
+    """The same tokens over and over, so many of them."""
+    positions = torch.arange(tokens) % model_input.num_tokens
+    tensors = {
+        name: value[:, positions] if getattr(value, "shape", ())[:2] == (1, model_input.num_tokens) else value
+        for name, value in model_input.tensors.items()
+    }
+    return replace(model_input, tensors=tensors, num_tokens=tokens)
 
 
 def optimized_strategy(

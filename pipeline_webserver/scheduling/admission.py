@@ -8,6 +8,7 @@ no entry is overtaken without end.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from pipeline_webserver.errors import DeadlineExceeded, Overloaded, PipelineServerError
 from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
@@ -17,6 +18,13 @@ from pipeline_webserver.telemetry import metrics
 # How much longer than estimated a batch may take: under overload every admitted entry is close to its deadline.
 # Simulated at twice the capacity, with batches that vary by 30 %, a fifth of the work came too late without it.
 LATENCY_MARGIN = 1.25
+
+
+class Refusal(NamedTuple):
+    """Why inputs are not admitted: as the metrics have it, and as an error."""
+
+    reason: str
+    error: Overloaded | DeadlineExceeded
 
 
 class AdmissionController:
@@ -49,28 +57,8 @@ class AdmissionController:
         running: int,
         busy_s: float,
     ) -> list[Entry]:
-        """Entries for these inputs, in their order.
-
-        `running` of the entries in flight have been in the model for `busy_s` seconds; `submitted_at` is the measuring
-        clock's time. Raises `Overloaded` where the server is full or the estimate misses the deadline, and
-        `DeadlineExceeded` where the deadline has passed.
-        """
-        if len(self) + len(inputs) > self.max_in_flight:
-            metrics.REJECTED.labels("queue_full").inc(len(inputs))
-            in_flight = f"{len(self)} of {self.max_in_flight} inputs are in flight"
-            raise Overloaded(f"The server is full: {in_flight}.", retry_after_s(self.backlog_s))
-        if now >= deadline:
-            metrics.REJECTED.labels("deadline").inc(len(inputs))
-            raise DeadlineExceeded(TOO_LATE)
-        timeout_s = deadline - now
-        done_s = min(busy_s, self.latency_model.estimate_s(running))
-        estimate_s = self._estimate_s(len(inputs), running, done_s, timeout_s)
-        if estimate_s > timeout_s:
-            metrics.REJECTED.labels("deadline").inc(len(inputs))
-            estimate = f"about {estimate_s:.2g} s; the deadline is in {timeout_s:.2g} s"
-            raise Overloaded(
-                f"The server is busy: the answer may take {estimate}.", retry_after_s(estimate_s - timeout_s)
-            )
+        """Entries for these inputs, in their order; `submitted_at` is the measuring clock's time. Raises as `check`."""
+        self.check(len(inputs), now, deadline, running=running, busy_s=busy_s)
         entries = [
             Entry(item, parameters, self._next_rank + index, self._next_arrival + index, now, deadline, submitted_at)
             for index, item in enumerate(inputs)
@@ -80,6 +68,32 @@ class AdmissionController:
         self._in_flight.update(dict.fromkeys(entries))
         metrics.IN_FLIGHT.set(len(self))
         return entries
+
+    def check(self, count: int, now: float, deadline: float, *, running: int, busy_s: float) -> None:
+        """Raises the error of `refusal`, and counts so many inputs as rejected."""
+        if refusal := self.refusal(count, now, deadline, running=running, busy_s=busy_s):
+            metrics.REJECTED.labels(refusal.reason).inc(count)
+            raise refusal.error
+
+    def refusal(self, count: int, now: float, deadline: float, *, running: int, busy_s: float) -> Refusal | None:
+        """Why `count` inputs would not be admitted; None if they would.
+
+        `running` of the entries in flight have been in the model for `busy_s` seconds. `Overloaded` where the server is
+        full or the estimate misses the deadline, `DeadlineExceeded` where the deadline has passed.
+        """
+        if len(self) + count > self.max_in_flight:
+            in_flight = f"{len(self)} of {self.max_in_flight} inputs are in flight"
+            return Refusal("queue_full", Overloaded(f"The server is full: {in_flight}.", retry_after_s(self.backlog_s)))
+        if now >= deadline:
+            return Refusal("deadline", DeadlineExceeded(TOO_LATE))
+        timeout_s = deadline - now
+        done_s = min(busy_s, self.latency_model.estimate_s(running))
+        estimate_s = self._estimate_s(count, running, done_s, timeout_s)
+        if estimate_s <= timeout_s:
+            return None
+        estimate = f"about {estimate_s:.2g} s; the deadline is in {timeout_s:.2g} s"
+        retry_s = retry_after_s(estimate_s - timeout_s)
+        return Refusal("deadline", Overloaded(f"The server is busy: the answer may take {estimate}.", retry_s))
 
     def _estimate_s(self, count: int, running: int, done_s: float, timeout_s: float) -> float:
         """Seconds within which `count` more inputs complete. An idle server admits any input, and so it learns."""

@@ -130,7 +130,7 @@ class ServingLoop(ABC):
             state = "stuck"
         else:
             state = "draining" if self.draining else "serving"
-        metrics.STATE.state(state)
+        metrics.set_state(state)
 
 
 async def run_until_first_end(*stages: Coroutine[Any, Any, None]) -> None:

@@ -1,10 +1,14 @@
-"""The form of the log: text like uvicorn's own, or JSON, one object a line. It must never know what is logged."""
+"""The form of the log: text like uvicorn's own with the time, or JSON, one object a line.
+
+It must never know what is logged.
+"""
 
 import logging
 from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.logging import AccessFormatter, DefaultFormatter
 
 HANDLER_NAME = "pipeline-webserver"
@@ -15,12 +19,27 @@ LOGGERS = ("asyncio", "batching", "pipeline_webserver", "server")
 LIBRARY_LOGGERS = ("huggingface_hub", "transformers", "uvicorn")
 
 
+def time_of(record: logging.LogRecord) -> str:
+    """ISO 8601, UTC, to the millisecond."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+class TextFormatter(DefaultFormatter):
+    """The time (UTC), and what uvicorn shows: level and message."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelprefix)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{time_of(record)} {super().format(record)}"
+
+
 class JsonFormatter(logging.Formatter):
     """Time (UTC), level, logger and message; fields, the request id and the traceback where there are any."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": time_of(record),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -34,17 +53,22 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log_format: Literal["text", "json"]) -> None:
-    """Show our lines from INFO on, in this form, and those of libraries in it too if it is JSON.
+    """Show our lines from INFO on, in this form, and uvicorn's too; those of other libraries if it is JSON.
 
     Where the operator has configured logging (`--log-config`), our lines go where all others go, as they are.
     """
-    formatter = JsonFormatter() if log_format == "json" else DefaultFormatter("%(levelprefix)s %(message)s")
+    formatter = JsonFormatter() if log_format == "json" else TextFormatter()
     for name in LOGGERS:
         _show(logging.getLogger(name), formatter)
     _replace_access_log(logging.getLogger("uvicorn.access"), logging.getLogger(ACCESS), formatter)
-    if log_format == "json":
-        for handler in (handler for name in LIBRARY_LOGGERS for handler in logging.getLogger(name).handlers):
+    for handler in (handler for name in LIBRARY_LOGGERS for handler in logging.getLogger(name).handlers):
+        if log_format == "json" or _is_uvicorns_own(handler.formatter):
             handler.setFormatter(formatter)
+
+
+def _is_uvicorns_own(formatter: logging.Formatter | None) -> bool:
+    """Whether it is the one that uvicorn has by default, with no time in it."""
+    return type(formatter) is DefaultFormatter and formatter._fmt == LOGGING_CONFIG["formatters"]["default"]["fmt"]
 
 
 def _show(logger: logging.Logger, formatter: logging.Formatter) -> None:

@@ -20,11 +20,12 @@ from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, INTERNAL
 from pipeline_webserver.telemetry import metrics, traces
 from pipeline_webserver.telemetry.logs import ACCESS
 from pipeline_webserver.web.headers import HEADERS, REQUEST_ID_HEADER, TIMEOUT_HEADER, request_id
+from pipeline_webserver.web.paths import remove_second_prefix, route_path
 from pipeline_webserver.web.timing import log_fields, spans
 
 logger = logging.getLogger(ACCESS)
 
-# Requested by machines every few seconds: in the log from INFO on only when they fail.
+# Requested by machines every few seconds: traced, and in the log from INFO on, only when they fail.
 PROBES = {"/health", "/ready", "/metrics"}
 
 
@@ -108,6 +109,16 @@ class Exchange:
         error_type: str = self.request.state.error_type
         return error_type
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is the server's fault."""
+        return self.status >= 500
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it is a probe that succeeded."""
+        return self.route in PROBES and self.status == 200
+
 
 class RequestLogMiddleware:
     """A log line, a count and a trace for each request; `paths` are those that the metrics have by name.
@@ -125,9 +136,10 @@ class RequestLogMiddleware:
             return
         request = Request(scope)
         request.state.error_type, request.state.timing = "", None
+        remove_second_prefix(scope, self.paths)
         # A path that is not a route has no series of its own, or a client could make thousands.
-        route = scope["path"] if scope["path"] in self.paths else "unknown"
-        exchange = Exchange(request, route, time.perf_counter())
+        path = route_path(scope)
+        exchange = Exchange(request, path if path in self.paths else "unknown", time.perf_counter())
         try:
             await self.app(scope, receive, _with_status(send, exchange))
         except asyncio.CancelledError:
@@ -148,6 +160,7 @@ def _with_status(send: Send, exchange: Exchange) -> Send:
     async def send_with_status(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status, exchange.responded = message["status"], True
+            traces.annotate(_attributes(exchange), failed=exchange.failed)
         await send(message)
 
     return send_with_status
@@ -155,20 +168,28 @@ def _with_status(send: Send, exchange: Exchange) -> Send:
 
 def _report(exchange: Exchange) -> None:
     metrics.REQUESTS.labels(exchange.route, exchange.status, exchange.error_type).inc()
-    metrics.REQUEST_SECONDS.labels(exchange.route).observe(exchange.ended - exchange.started)
-    level = logging.DEBUG if exchange.route in PROBES and exchange.status == 200 else logging.INFO
+    metrics.REQUEST_SECONDS.labels(exchange.route, exchange.status).observe(exchange.ended - exchange.started)
+    level = logging.DEBUG if exchange.is_quiet else logging.INFO
     if logger.isEnabledFor(level):
         fields = _fields(exchange)
         line = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
         logger.log(level, "%s", line, extra={"fields": fields})
-    _trace(exchange)
+    if not exchange.is_quiet:
+        _trace(exchange)
+
+
+def _client(request: Request) -> str:
+    """Address and port; a client of a socket in the file system (`--uds`) has none."""
+    if request.client is None:
+        return "unix" if (request.scope.get("server") or ("", 0))[1] is None else "unknown"
+    return f"{request.client.host}:{request.client.port}"
 
 
 def _fields(exchange: Exchange) -> dict[str, object]:
     request = exchange.request
     return {
         # Quoted: what a client sends could be lines or fields of the log. Queries may hold secrets.
-        "client": urllib.parse.quote(":".join(map(str, request.client or ())), safe=":[]"),
+        "client": urllib.parse.quote(_client(request), safe=":[]"),
         "method": request.method,
         "path": urllib.parse.quote(request.scope["path"]),
         "status": exchange.status,
@@ -179,20 +200,24 @@ def _fields(exchange: Exchange) -> dict[str, object]:
     }
 
 
-def _trace(exchange: Exchange) -> None:
+def _attributes(exchange: Exchange) -> traces.Attributes:
     request = exchange.request
-    attributes = {
+    return {
         "http.request.method": request.method,
         "http.route": exchange.route,
         "http.response.status_code": exchange.status,
         "pipeline.request_id": request.state.request_id,
         **({"error.type": exchange.error_type} if exchange.error_type else {}),
     }
+
+
+def _trace(exchange: Exchange) -> None:
+    request = exchange.request
     traces.record(
         request.headers,
         f"{request.method} {exchange.route}",
-        attributes,
+        _attributes(exchange),
         (exchange.started, exchange.ended),
         spans(request.state.timing),
-        failed=exchange.status >= 500,
+        failed=exchange.failed,
     )

@@ -14,6 +14,7 @@ from pipeline_webserver.api.codec import JSON, to_json
 from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, ERROR_TABLE, INTERNAL
 from pipeline_webserver.errors import InferenceFailed, PipelineServerError, Refused, Unauthorized
 from pipeline_webserver.web.headers import HEADERS, REQUEST_ID_HEADER
+from pipeline_webserver.web.paths import route_path
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,6 @@ def _log_failure(request: Request, error: InferenceFailed) -> None:
 def _error_response(request: Request, status: int, error_type: str, message: str, headers: dict[str, str]) -> Response:
     request.state.error_type = error_type
     error: object = message
-    if request.scope["path"].startswith(OPENAI_PREFIX):  # clients of OpenAI's API read the message only there
+    if route_path(request.scope).startswith(OPENAI_PREFIX):  # clients of OpenAI's API read the message only there
         error = {"message": message, "type": error_type, "param": None, "code": None}
     return JSONResponse(to_json({"error": error, "error_type": error_type}), status, headers)

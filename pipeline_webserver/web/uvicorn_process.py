@@ -1,13 +1,12 @@
-"""The process that uvicorn runs the app in: its shutdown, its exit, its siblings. It must never know the routes."""
+"""The process that uvicorn runs the app in: its shutdown and its exit. It must never know the routes."""
 
 import asyncio
 import atexit
 import math
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -82,15 +81,3 @@ def exit_without_teardown(status: int) -> None:
         os._exit(status)
 
     atexit.register(exit_now)
-
-
-def worker_count() -> int:
-    """How many processes like this one uvicorn runs. It does not pass that on, but workers have its command line."""
-    return 1 if multiprocessing.parent_process() is None else worker_count_of(sys.argv[1:], os.environ)
-
-
-def worker_count_of(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """How many workers uvicorn starts with this command line, in this environment."""
-    context = uvicorn.main.make_context("uvicorn", [*arguments], resilient_parsing=True)
-    workers: int | None = context.params["workers"]
-    return workers or int(environment.get("WEB_CONCURRENCY", 1))

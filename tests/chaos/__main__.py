@@ -79,10 +79,11 @@ class Report:
     def lines(self) -> list[str]:
         account, seconds = self.main, self.options.seconds
         sent = account.sent.total() - account.sent["plain"]
+        good, capacity = account.texts_answered / seconds, max(self.capacity_per_s, 1e-9)
         lines = [
             f"seed {self.options.seed}, {seconds:g} s at {LOAD:g} times its {self.capacity_per_s:.0f} texts/s",
             f"offered: {sent / seconds:.0f} requests/s, held back for want of connections: {account.held_back}",
-            f"answered with 200: {account.texts_answered / seconds:.0f} texts/s",
+            f"goodput: {good:.0f} texts/s answered with 200, {good / capacity:.0%} of the capacity",
         ]
         if self.counts is not None:
             lines += [

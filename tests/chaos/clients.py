@@ -82,7 +82,8 @@ class Clients:
         try:
             reply = await carry_out(plan, client)
         finally:
-            if self.keep and reply is not None and len(plan.parts) == 1 and client.usable:
+            is_whole = len(plan.parts) == 1 and not plan.leaves
+            if self.keep and reply is not None and is_whole and client.usable:
                 self._idle.append(client)
             elif plan.resets:
                 client.reset()

@@ -142,7 +142,8 @@ class Mix:
     def _bad(self, kind: str, number: int) -> Plan:
         bad = BAD[kind]
         whole = request(number, bad.body, *bad.headers)
-        allowed = frozenset({bad.status, *BUSY} if bad.inputs else {bad.status})
+        # A full server refuses from the head, whatever the body is.
+        allowed = frozenset({bad.status, *BUSY} if bad.inputs else {bad.status, 503})
         return Plan(kind, number, (whole,), allowed, inputs=bad.inputs)
 
     def _leaving(self, kind: str, number: int) -> Plan:

@@ -15,7 +15,6 @@ import pytest
 import transformers
 from huggingface_hub import InferenceClient
 
-from pipeline_webserver.inference.cpus import usable_cores
 from pipeline_webserver.inference.loading import BUNDLED_MODEL
 from tests.support.compare import assert_same
 from tests.support.forkserver import ForkServer
@@ -382,17 +381,3 @@ def test_huggingface_hubs_client_fills_masks(bundled: Process, monkeypatch: pyte
 def test_with_every_setting_as_it_comes_the_answers_are_the_pipelines_too() -> None:
     with serving() as process:
         assert_answers_as_the_pipeline(process)
-
-
-@pytest.mark.extended
-def test_workers_share_the_cores_and_all_of_them_end_with_the_server(background: ThreadPoolExecutor) -> None:
-    threads = max(1, usable_cores() // 2)
-    with serving("server:app --workers 2") as process:
-        process.wait_for_line(rf"Serving fill-mask .* threads: {threads}$", count=2)
-        texts = [f"albert einstein was a [MASK] physicist of {year}." for year in range(1900, 1920)]
-        replies = list(background.map(process.post, texts))
-        for text, reply in zip(texts, replies, strict=True):
-            assert_same(reply.json(), process.post(text).json())
-        process.terminate()
-        assert process.exit_status() == 0
-        assert sum("Application shutdown complete." in line for line in process.log) == 2

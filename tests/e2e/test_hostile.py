@@ -457,13 +457,14 @@ def test_requests_that_are_sent_faster_than_they_are_answered_do_not_fill_the_me
 # What ends up in the log, and in headers
 
 
-FIELDS = r"INFO:     client=\S+ method=GET path=\S+ status=404 error_type=not_found request_id=[\w-]+ total_ms=[\d.]+"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
+FIELDS = r"client=\S+ method=GET path=\S+ status=404 error_type=not_found request_id=[\w-]+ total_ms=[\d.]+"
 
 
 def test_a_line_break_in_a_path_makes_no_line_of_the_log(bundled: Process, guarded: Process) -> None:
     line = logged(bundled, b"/%0d%0aINFO:%20forged%E2%80%A8%C2%85%1b", "line-break")
     assert " path=/%0D%0AINFO%3A%20forged%E2%80%A8%C2%85%1B " in line
-    assert re.fullmatch(FIELDS, line)
+    assert re.fullmatch(f"{TIME} INFO:     {FIELDS}", line)
     as_json = json.loads(logged(guarded, b"/%0d%0a%22,%22level%22:%22forged", "json-line-break", BEARER))
     assert (as_json["path"], as_json["level"]) == ("/%0D%0A%22%2C%22level%22%3A%22forged", "INFO")
 
@@ -472,7 +473,7 @@ def test_a_line_break_in_a_path_makes_no_line_of_the_log(bundled: Process, guard
 def test_an_address_that_a_client_claims_forges_nothing_in_the_log(bundled: Process, address: bytes) -> None:
     name = f"claimed-{len(address)}"
     line = logged(bundled, b"/nowhere", name, b"X-Forwarded-For: " + address)
-    assert re.fullmatch(FIELDS, line)
+    assert re.fullmatch(f"{TIME} INFO:     {FIELDS}", line)
 
 
 @pytest.mark.parametrize(

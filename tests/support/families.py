@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from pipeline_webserver.inference.acceleration.base import encoder_layers
+from tests.support.device import DEVICE
 
 MASK = 7
 LENGTHS = (3, 40, 9, 40, 17, 1)
@@ -63,13 +64,14 @@ def masks(input_ids: torch.Tensor) -> torch.Tensor:
 
 def make(config: Any, head: str = "masked") -> Any:
     torch.manual_seed(0)
-    return HEADS[head].from_config(config).eval()
+    model = HEADS[head].from_config(config).eval()
+    return model if model.device.type == "meta" else model.to(DEVICE)
 
 
 def rows_of(lengths: Sequence[int]) -> list[torch.Tensor]:
     """Rows of `[1, length]`, each with one masked token."""
     generator = torch.Generator().manual_seed(1)
-    rows = [torch.randint(10, 200, (1, length), generator=generator) for length in lengths]
+    rows = [torch.randint(10, 200, (1, length), generator=generator).to(DEVICE) for length in lengths]
     for row in rows:
         row[0, row.shape[1] // 2] = MASK
     return rows
@@ -77,7 +79,7 @@ def rows_of(lengths: Sequence[int]) -> list[torch.Tensor]:
 
 def padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     longest = max(row.shape[1] for row in rows)
-    ids = torch.ones(len(rows), longest, dtype=torch.long)
+    ids = torch.ones(len(rows), longest, dtype=torch.long, device=DEVICE)
     for index, row in enumerate(rows):
         ids[index, : row.shape[1]] = row
     return {"input_ids": ids, "attention_mask": (ids != 1).long()}

@@ -16,6 +16,7 @@ from pipeline_webserver.inference.loading import load
 from pipeline_webserver.inference.model_inputs import Limits, PositionsRead, PreparedInput
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from pipeline_webserver.inference.preprocessing.registry import preprocessor_class
+from tests.support.device import DEVICE
 
 Parameters = dict[str, object]
 TEXTS = [
@@ -61,8 +62,8 @@ PREPROCESSORS = {name: (task.preprocessor, task.extra) for name, task in TASKS.i
 
 
 def load_pipeline(folder: Path | str | None, task: str | None = None, dtype: str | None = None) -> Pipeline:
-    """The pipeline of a folder, by default of the bundled model, on the CPU."""
-    return load(None if folder is None else str(folder), task, None, "cpu", dtype, SERVED)
+    """The pipeline of a folder, by default of the bundled model."""
+    return load(None if folder is None else str(folder), task, None, DEVICE, dtype or "float32", SERVED)
 
 
 def runner_of(pipe: Pipeline, limits: Limits | None = None, **options: Any) -> PipelineRunner:

@@ -2,12 +2,13 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from uvicorn.logging import AccessFormatter
+from uvicorn.logging import AccessFormatter, DefaultFormatter
 
 from pipeline_webserver.telemetry import logs
 
@@ -34,6 +35,10 @@ def leave_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
 
+def without_time(lines: str) -> str:
+    return re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 ", "", lines, flags=re.MULTILINE)
+
+
 def record(**extra: object) -> logging.LogRecord:
     created = logging.LogRecord("server", logging.ERROR, "", 0, "failed on %s", ("x",), None)
     created.__dict__.update(extra)
@@ -49,6 +54,30 @@ def test_json_is_one_object_a_line() -> None:
         "message": "failed on x",
         "request_id": "abc",
     }
+
+
+def test_text_is_uvicorns_own_form_after_the_time_in_utc() -> None:
+    line = logs.TextFormatter().format(record(created=0.5))
+    assert line == "1970-01-01T00:00:00.500+00:00 ERROR:    failed on x"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_replaced"),
+    [
+        (DefaultFormatter("%(levelprefix)s %(message)s"), True),
+        (DefaultFormatter("%(asctime)s %(levelprefix)s %(message)s"), False),
+        (logging.Formatter("%(message)s"), False),
+    ],
+)
+def test_uvicorns_lines_have_the_time_too_unless_the_operator_has_chosen_their_form(
+    theirs: logging.Formatter, is_replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_alone(monkeypatch)
+    handler = logging.StreamHandler()
+    handler.setFormatter(theirs)
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "handlers", [handler])
+    logs.configure("text")
+    assert isinstance(handler.formatter, logs.TextFormatter) == is_replaced
 
 
 def test_each_module_that_logs_is_shown() -> None:
@@ -69,7 +98,7 @@ def test_a_logger_of_the_package_is_shown_through_its_parent(
     leave_alone(monkeypatch)
     logs.configure("text")
     logging.getLogger(name).info("hello")
-    assert capsys.readouterr().err == "INFO:     hello\n"
+    assert without_time(capsys.readouterr().err) == "INFO:     hello\n"
 
 
 def test_a_traceback_stays_in_its_line() -> None:
@@ -122,7 +151,7 @@ def test_our_line_for_a_request_takes_the_place_of_uvicorns(
     logs.configure("text")
     uvicorns.info("uvicorn's")
     logging.getLogger(logs.ACCESS).info("ours")
-    assert capsys.readouterr().out == "INFO:     ours\n"
+    assert without_time(capsys.readouterr().out) == "INFO:     ours\n"
 
 
 def test_where_uvicorn_shows_no_requests_neither_do_we(

@@ -37,7 +37,7 @@ QUERIES = [query for query, _ in PLOTTED] + [rule["expr"] for rule in RULES]
 # The labels that Prometheus adds, and the metrics of the process that its client exports: on Linux only.
 SCRAPE_LABELS = {"job", "instance"}
 PROCESS_METRICS = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
-SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""], "stateset": [""]}
+SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
 KEYWORDS = {"and", "or", "unless", "bool", "offset"}
 
 
@@ -51,7 +51,7 @@ def exported_series() -> dict[str, set[str]]:
     names = {"up": SCRAPE_LABELS} | dict.fromkeys(PROCESS_METRICS, SCRAPE_LABELS)
     for family in REGISTRY.collect():
         for suffix in SUFFIXES[family.type] if family.name in labels else []:
-            own = {"le"} if suffix == "_bucket" else {family.name} if family.type == "stateset" else set()
+            own = {"le"} if suffix == "_bucket" else set()
             names[family.name + suffix] = labels[family.name] | own
     return names
 
@@ -72,13 +72,13 @@ def label_values() -> dict[str, set[str]]:
     dropped = {drop_reason(cancelled=cancelled, deadline=1, now=2) or "" for cancelled in (True, False)}
     routes = server.create_app(Settings(), FakeRunner()).routes
     return {
-        "job": {"pipeline-webserver"},
-        "instance": {"$instance"},  # the dashboard's choice
-        "route": {route.path for route in routes if isinstance(route, Route)},
-        "status": {str(facts.status) for facts in errors},
+        "job": {"$job"},  # the dashboard's choice, as are the next two
+        "instance": {"$instance"},
+        "route": {"$route"} | {route.path for route in routes if isinstance(route, Route)},
+        "status": {"200"} | {str(facts.status) for facts in errors},
         "error_type": {""} | {facts.error_type for facts in errors},
-        "pipeline_state": set(metrics.STATE._states),
-        "reason": literals_passed_to("REJECTED.labels"),
+        "pipeline_state": set(metrics.STATES),
+        "reason": literals_passed_to("REJECTED.labels") | literals_passed_to("Refusal"),
         "outcome": outcomes | dropped | literals_passed_to("admission.fail_all"),
     }
 
@@ -130,7 +130,8 @@ def groupings_in(query: str) -> list[tuple[str, set[str]]]:
 
 
 def result_labels(query: str) -> set[str]:
-    """The labels of a query's result."""
+    """The labels of a query's result: `and` leaves those on its left."""
+    query = query.partition(" and on (")[0]
     groups = [labels for _, labels in groupings_in(query)] or [EXPORTED[name] for name in names_in(query)]
     return set.intersection(*groups) - {"le"}
 
@@ -216,13 +217,15 @@ def test_every_metric_of_the_server_is_on_the_dashboard() -> None:
 def faults_of_panel(panel: dict[str, Any]) -> list[str]:
     expressions = [target["expr"] for target in panel["targets"]]
     selected = [re.findall(r"[\w:]+\{", expression) for expression in expressions]
-    by_instance = [expression.count('{instance=~"$instance"') for expression in expressions]
+    by_instance = [expression.count('{job=~"$job", instance=~"$instance"') for expression in expressions]
     checks = {
         "a title": bool(panel["title"]),
         "a description in one paragraph": re.fullmatch(r"[A-Z].*\.", panel["description"]) is not None,
         "a unit": bool(panel["fieldConfig"]["defaults"]["unit"]),
         "the chosen data source": panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"},
-        "the chosen instances": all(len(names) == n > 0 for names, n in zip(selected, by_instance, strict=True)),
+        "the chosen jobs and instances": all(
+            len(names) == n > 0 for names, n in zip(selected, by_instance, strict=True)
+        ),
         "a query": bool(expressions),
         "reference IDs of its own": repeated(target["refId"] for target in panel["targets"]) == [],
     }
@@ -262,15 +265,41 @@ def test_the_dashboard_shows_the_number_of_a_state_as_its_name() -> None:
     names = {number: option["text"] for number, option in mapping["options"].items()}
     numbered = re.findall(r'(\d+) \* pipeline_state\{[^}]*pipeline_state="(\w+)"\}', panel["targets"][0]["expr"])
     assert names == dict(numbered)
-    assert sorted(names.values()) == sorted(metrics.STATE._states)
+    assert sorted(names.values()) == sorted(metrics.STATES)
 
 
 def test_the_variables_are_a_data_source_and_the_instances_of_a_metric_that_is_always_exported() -> None:
-    assert set(VARIABLES) == {"datasource", "instance"}
+    assert set(VARIABLES) == {"datasource", "job", "instance", "route"}
     assert (VARIABLES["datasource"]["type"], VARIABLES["datasource"]["query"]) == ("datasource", "prometheus")
-    assert VARIABLES["instance"]["datasource"]["uid"] == "${datasource}"
-    assert VARIABLES["instance"]["query"]["query"] == "label_values(pipeline_state, instance)"
-    assert "instance" in EXPORTED["pipeline_state"]
+    assert {VARIABLES[name]["datasource"]["uid"] for name in ("job", "instance")} == {"${datasource}"}
+    assert VARIABLES["job"]["query"]["query"] == "label_values(pipeline_state, job)"
+    assert VARIABLES["instance"]["query"]["query"] == 'label_values(pipeline_state{job=~"$job"}, instance)'
+    assert {"job", "instance"} <= EXPORTED["pipeline_state"]
+
+
+def test_the_routes_to_choose_from_are_those_that_run_the_pipeline_and_so_are_those_of_every_alert() -> None:
+    routes = server.create_app(Settings(), FakeRunner()).routes
+    running = {route.path for route in routes if isinstance(route, Route) and "POST" in (route.methods or ())}
+    assert set(VARIABLES["route"]["query"].split(",")) == running
+    assert {option["value"] for option in VARIABLES["route"]["options"]} == {"$__all", *running}
+    alerted = [set(values) for rule in RULES for _, label, values in selectors_in(rule["expr"]) if label == "route"]
+    assert alerted
+    assert [routes for routes in alerted if routes != running] == []
+
+
+def test_no_alert_needs_a_job_of_some_name() -> None:
+    assert [rule["alert"] for rule in RULES for _, label, _ in selectors_in(rule["expr"]) if label == "job"] == []
+
+
+def test_latency_is_that_of_answers_and_missed_deadlines_which_quick_refusals_do_not_hide() -> None:
+    statuses = [
+        values
+        for query in QUERIES
+        for name, label, values in selectors_in(query)
+        if name == "pipeline_request_seconds_bucket" and label == "status"
+    ]
+    assert len(statuses) == sum(query.count("pipeline_request_seconds_bucket") for query in QUERIES)
+    assert {tuple(values) for values in statuses} == {("200", "504")}
 
 
 # The alerts
@@ -280,7 +309,7 @@ def faults_of_rule(rule: dict[str, Any]) -> list[str]:
     if set(rule) != {"alert", "expr", "for", "labels", "annotations"}:
         return [f"has {sorted(rule)}"]
     summary, description = rule["annotations"]["summary"], rule["annotations"]["description"]
-    labels = {"job"} if rule["expr"].startswith("absent(") else result_labels(rule["expr"])
+    labels = set() if rule["expr"].startswith("absent(") else result_labels(rule["expr"])
     settings = {variable(name) for name in Settings.model_fields}
     checks = {
         "a duration": re.fullmatch(r"\d+[mh]", rule["for"]) is not None,
@@ -302,4 +331,4 @@ def test_every_alert_has_a_severity_says_what_happens_and_what_to_do() -> None:
 def test_every_state_in_which_no_request_is_served_has_an_alert() -> None:
     selectors = [selector for rule in RULES for selector in selectors_in(rule["expr"])]
     alerted = {value for name, _, values in selectors if name == "pipeline_state" for value in values}
-    assert alerted == set(metrics.STATE._states) - {"serving"}
+    assert alerted == set(metrics.STATES) - {"serving"}

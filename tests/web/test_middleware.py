@@ -10,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from config import Settings
 from pipeline_webserver.errors import ConfigurationError
@@ -118,6 +119,44 @@ def test_probes_are_in_the_log_only_when_they_fail(caplog: pytest.LogCaptureFixt
 
     play(steps, held=True)
     assert [(line["path"], line["status"]) for line in access_lines(caplog)] == [("/", 503), ("/ready", 503)]
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "shown"),
+    [
+        (("127.0.0.1", 5), ("127.0.0.1", 80), "127.0.0.1:5"),
+        (("::1", 5), ("::1", 80), "::1:5"),
+        (None, ("/run/server.sock", None), "unix"),
+        (None, ("127.0.0.1", 80), "unknown"),
+        (None, None, "unknown"),
+    ],
+)
+def test_the_client_of_a_socket_in_the_file_system_is_shown_as_one(
+    client: tuple[str, int] | None, server: tuple[str, int | None] | None, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", ACCESS)
+    app = create_app(Settings(), FakeRunner())
+
+    async def from_there(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "client": client, "server": server}, receive, send)
+
+    with TestClient(from_there) as test_client:
+        test_client.get("/info")
+    (line,) = access_lines(caplog)
+    assert line["client"] == shown
+
+
+def test_the_latency_of_refusals_is_apart_from_that_of_answers(client: TestClient) -> None:
+    def count(status: int) -> float:
+        text = client.get("/metrics").text
+        found = re.search(rf'^pipeline_request_seconds_count{{route="/",status="{status}"}} (.*)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    before = count(200), count(422)
+    client.post("/", content=b"bad")
+    client.post("/", content=b"bad")
+    client.post("/", content=b"a")
+    assert (count(200), count(422)) == (before[0] + 1, before[1] + 2)
 
 
 def test_a_query_that_is_not_utf_8_does_no_harm() -> None:

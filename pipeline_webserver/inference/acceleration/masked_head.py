@@ -16,12 +16,12 @@ from pipeline_webserver.inference.acceleration.onednn import has_onednn, linear
 from pipeline_webserver.inference.model_inputs import PositionsRead
 
 
-def untouched_zeros(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+def untouched_zeros(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """Zeros whose memory pages are not touched before they are used: of a vocabulary for each token, few ever are."""
-    if like.device.type != "cpu" or 0 in shape:
-        return like.new_zeros(shape)
-    pages = mmap.mmap(-1, math.prod(shape) * like.element_size(), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(pages, dtype=like.dtype, count=math.prod(shape)).view(*shape)
+    if 0 in shape:
+        return torch.zeros(shape, dtype=dtype)
+    pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype, count=math.prod(shape)).view(*shape)
 
 
 class MaskedHead(Optimization):
@@ -65,10 +65,14 @@ class MaskedHead(Optimization):
         return map_tensors(output, lambda value: value.ndim == 3, self._scatter)
 
     def _scatter(self, value: torch.Tensor) -> torch.Tensor:
-        """The scores `[1, read, vocabulary]` in the shape of the whole batch, `[rows, padded, vocabulary]`."""
-        rows, padded = self._is_read.shape
-        if value.shape[1] == rows and bool((self._is_read.sum(dim=1) == 1).all()):
+        """The scores `[1, read, vocabulary]` in the shape of the whole batch, `[rows, padded, vocabulary]`.
+
+        On the CPU, whatever the model's device: from there they would be copied with all that is not read.
+        """
+        is_read, value = self._is_read.cpu(), value.cpu()
+        rows, padded = is_read.shape
+        if value.shape[1] == rows and bool((is_read.sum(dim=1) == 1).all()):
             return value[0].unsqueeze(1).expand(rows, padded, -1)  # without memory: each row is read at one position
-        scores = untouched_zeros((*self._is_read.shape, value.shape[2]), value)
-        scores[self._is_read] = value[0]
+        scores = untouched_zeros((rows, padded, value.shape[2]), value.dtype)
+        scores[is_read] = value[0]
         return scores

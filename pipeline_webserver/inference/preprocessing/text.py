@@ -4,6 +4,7 @@ Where the pipeline's `preprocess` is one call of the tokenizer, the texts that a
 know requests or HTTP.
 """
 
+import inspect
 import logging
 import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -17,8 +18,9 @@ from transformers.pipelines.feature_extraction import FeatureExtractionPipeline
 from transformers.pipelines.fill_mask import FillMaskPipeline
 from transformers.pipelines.text_classification import TextClassificationPipeline
 
-from pipeline_webserver.errors import Rejected, TooLarge
+from pipeline_webserver.errors import Rejected, TooLarge, first_line
 from pipeline_webserver.inference.model_inputs import Limits, ModelInput, PreparedInput, RawInput
+from pipeline_webserver.inference.position_tables import configured_limit, table_limit
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Preprocessor, tokenizer_limit
 from pipeline_webserver.model_info import ModelInfo
 
@@ -59,17 +61,23 @@ WORDS = [
 def max_input_tokens(pipe: Pipeline) -> int | None:
     """The longest input the model takes, in tokens; None where there is no such limit.
 
-    A table of positions decides: past its end a forward pass fails. Models of the RoBERTa family leave its first rows
-    unused, up to the padding index. Without a table it is the tokenizer's limit.
+    A table of positions decides: past its end a forward pass fails. Without a table it is what the tokenizer or the
+    configuration says, whichever is less.
     """
-    tables = [
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        for name, module in pipe.model.named_modules()
-        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings")
-    ]
-    if tables:
-        return min(tables)
-    return tokenizer_limit(pipe.tokenizer)
+    accepted = inspect.signature(pipe.model.forward).parameters
+
+    def run(words: int) -> int:
+        tokens = pipe.tokenizer(" ".join(["the"] * words), return_tensors="pt").to(pipe.device)
+        pipe.model(**{name: tensor for name, tensor in tokens.items() if name in accepted})
+        return int(tokens["input_ids"].shape[1])
+
+    try:
+        if limit := table_limit(run):
+            return limit
+    except Exception as error:  # whatever else this model needs, the warm-up will say it
+        logger.debug("The model's positions could not be looked at: %s", first_line(error))
+    limits = tokenizer_limit(pipe.tokenizer), configured_limit(pipe.model.config)
+    return min((limit for limit in limits if limit), default=None)
 
 
 def count_characters(value: object) -> int:
@@ -110,7 +118,7 @@ class TextPreprocessor(Preprocessor):
     def __init__(self, pipe: Pipeline, limits: Limits) -> None:
         super().__init__(pipe, limits)
         self.max_tokens = max_input_tokens(pipe)
-        if limits.truncate and self.max_tokens is not None:
+        if self.max_tokens is not None:  # to which a text is cut, where that is asked for
             pipe.tokenizer.model_max_length = min(pipe.tokenizer.model_max_length, self.max_tokens)
         self._is_single_call = type(pipe) in SINGLE_CALL and isinstance(pipe.tokenizer, TokenizersBackend)
 
@@ -192,9 +200,11 @@ class TextPreprocessor(Preprocessor):
             raise TooLarge(f"The input has {characters} characters, counted for each label; {limit}.")
         is_truncated = self.limits.truncate or parameters.get("truncation")
         if self._is_single_call and self.max_tokens is not None and not is_truncated and isinstance(value, str):
-            tokens = len(self.pipe.tokenizer(value[: CHARACTERS_PER_TOKEN * self.max_tokens])["input_ids"])
+            beginning = value[: CHARACTERS_PER_TOKEN * self.max_tokens]
+            tokens = len(self.pipe.tokenizer(beginning)["input_ids"])
             if tokens > 2 * self.max_tokens:
-                raise TooLarge(f"The input has over {tokens} tokens; the model takes at most {self.max_tokens}.")
+                count = tokens if beginning == value else f"over {tokens}"
+                raise TooLarge(f"The input has {count} tokens; the model takes at most {self.max_tokens}.")
 
     def tokenizations(self, parameters: Mapping[str, Any]) -> int:
         """How many times the text is tokenized."""

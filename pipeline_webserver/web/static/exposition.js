@@ -22,8 +22,9 @@ export function parse(text) {
   return samples;
 }
 
-/** Whether a sample has these labels, whatever others it has. */
-const has = (sample, labels) => Object.entries(labels).every(([name, value]) => sample.labels[name] === value);
+/** Whether a sample has these labels, or one of several values of each, whatever others it has. */
+const has = (sample, labels) =>
+  Object.entries(labels).every(([name, values]) => [values].flat().includes(sample.labels[name]));
 
 /** The sum over all series of a name that have these labels. */
 export function total(samples, name, labels = {}) {
@@ -36,9 +37,8 @@ export function total(samples, name, labels = {}) {
  * @returns {{upTo: number, count: number}[]}
  */
 export function bucketIncrease(before, after, name, labels = {}) {
-  const bounds = after
-    .filter((sample) => sample.name === `${name}_bucket` && has(sample, labels))
-    .map(({ labels: { le } }) => le);
+  const series = after.filter((sample) => sample.name === `${name}_bucket` && has(sample, labels));
+  const bounds = [...new Set(series.map(({ labels: { le } }) => le))];
   const countOf = (samples, le) => total(samples, `${name}_bucket`, { ...labels, le });
   const buckets = bounds.map((le) => ({ upTo: numberOf(le), count: countOf(after, le) - countOf(before, le) }));
   return buckets.sort((one, other) => one.upTo - other.upTo);
@@ -71,7 +71,9 @@ export function meanIncrease(before, after, name, labels = {}) {
 }
 
 const REQUESTS = "pipeline_request_seconds";
-const INFERENCE = { route: "/" };
+const INFERENCE = { route: ["/", "/v1/embeddings"] };
+// Refusals are quick, and would hide how long the answers take.
+const ANSWERED = { ...INFERENCE, status: ["200", "504"] };
 
 /**
  * What happened between two scrapes.
@@ -82,7 +84,7 @@ const INFERENCE = { route: "/" };
 export function rates(before, after, seconds) {
   const requests = total(after, `${REQUESTS}_count`, INFERENCE) - total(before, `${REQUESTS}_count`, INFERENCE);
   if (requests < 0) return rates([], after, Infinity); // the server has restarted
-  const buckets = bucketIncrease(before, after, REQUESTS, INFERENCE);
+  const buckets = bucketIncrease(before, after, REQUESTS, ANSWERED);
   const inMs = (s) => (s === null ? null : 1000 * s);
   return {
     requestsPerSecond: requests / seconds,

@@ -50,6 +50,19 @@ CASES: list[tuple[str, str, list[Any], Any]] = [
         [],
         {"requestsPerSecond": 10, "p50Ms": None, "p99Ms": None, "batchSize": 5, "inputsInFlight": 3},
     ),
+    (
+        # Nine refusals at once beside one answer on each route, of which one takes long.
+        "exposition.js",
+        """const series = (route, status, counts) => [['0.1', counts[0]], ['1.0', counts[1]], ['+Inf', counts[1]]]
+               .map(([le, n]) => `pipeline_request_seconds_bucket{le="${le}",route="${route}",status="${status}"} ${n}`)
+               .concat(`pipeline_request_seconds_count{route="${route}",status="${status}"} ${counts[1]}`);
+           const after = [...series('/', 200, [1, 1]), ...series('/', 503, [9, 9]), ...series('/info', 200, [5, 5]),
+               ...series('/v1/embeddings', 200, [0, 1])];
+           const { requestsPerSecond, p50Ms, p99Ms } = m.rates([], m.parse(after.join('\\n')), 1);
+           return { requestsPerSecond, p50Ms, p99Ms }""",
+        [],
+        {"requestsPerSecond": 11, "p50Ms": pytest.approx(100), "p99Ms": pytest.approx(982)},
+    ),
     ("burst.js", "return m.chunks(given, 3)", [1, 2, 3, 4], [[1, 2, 3], [4]]),
     (
         "burst.js",

@@ -76,7 +76,7 @@ def test_a_text_with_several_masks_and_one_with_none_share_a_pass() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_untouched_zeros_are_zeros_of_the_same_type(dtype: torch.dtype) -> None:
-    zeros = untouched_zeros((2, 3), torch.ones(1, dtype=dtype))
+    zeros = untouched_zeros((2, 3), dtype)
     assert zeros.dtype == dtype
     assert zeros.tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert untouched_zeros((2, 0), torch.ones(1, dtype=dtype)).shape == (2, 0)
+    assert untouched_zeros((2, 0), dtype).shape == (2, 0)

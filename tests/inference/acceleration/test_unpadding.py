@@ -11,6 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from pipeline_webserver.inference.acceleration.base import NotApplicable, encoder_layers
 from pipeline_webserver.inference.acceleration.unpadding import UnpaddedBatch, Unpadding, varlen_attention
 from pipeline_webserver.inference.numerics import worst_difference
+from tests.support.device import DEVICE
 from tests.support.families import LENGTHS, UNPADDABLE, alone, make, read, rows_of, together
 
 
@@ -42,7 +43,7 @@ def test_rows_that_come_padded_themselves_are_unpadded_too(lengths: tuple[int, .
     model, rows = make(UNPADDABLE["bert"]()), rows_of(lengths)
     untouched = alone(model, rows)
     Unpadding(model).apply()
-    ids = torch.ones(len(rows), 32, dtype=torch.long)
+    ids = torch.ones(len(rows), 32, dtype=torch.long, device=DEVICE)
     for index, row in enumerate(rows):
         ids[index, : row.shape[1]] = row
     with torch.no_grad():

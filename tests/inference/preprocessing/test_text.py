@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from pipeline_webserver.errors import InferenceFailed, Rejected, TooLarge
+from pipeline_webserver.errors import ConfigurationError, InferenceFailed, Rejected, TooLarge
 from pipeline_webserver.inference.model_inputs import Limits, PreparedInput
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from pipeline_webserver.inference.preprocessing.text import first_token
@@ -18,6 +18,7 @@ from tests.support.pipelines import (
     Parameters,
     count_rows,
     inputs_of,
+    load_pipeline,
     open_pipeline,
     prepare,
     run,
@@ -46,7 +47,7 @@ def tokenizer_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[PipelineRunner
 @pytest.mark.parametrize(
     ("task", "text", "parameters", "error", "message"),
     [
-        ("token-classification", "a", {"stride": 257}, Rejected, "'stride' is over half of the model's length, 256."),
+        ("token-classification", "a", {"stride": 65}, Rejected, "'stride' is over half of the model's length, 64."),
         ("token-classification", "a", {"stride": 1, "aggregation_strategy": "none"}, Rejected, "`stride` was provided"),
         (
             "zero-shot-classification",
@@ -75,7 +76,7 @@ def test_what_would_fail_or_cost_too_much_is_an_error_before_computing(
 
 
 def test_a_stride_up_to_the_limit_is_taken(pipeline_of: Callable[[str], PipelineRunner]) -> None:
-    assert prepare(pipeline_of("token-classification"), "a", {"stride": 256}).tokens == 3
+    assert prepare(pipeline_of("token-classification"), "a", {"stride": 64}).tokens == 3
 
 
 def test_more_tokens_than_the_model_takes_are_an_error_before_computing(
@@ -111,7 +112,7 @@ def test_with_truncate_long_inputs_are_truncated_to_what_the_model_takes(
         (lambda: transformers.BertConfig(max_position_embeddings=64), 32, 64),
         (lambda: transformers.RobertaConfig(max_position_embeddings=66, pad_token_id=1), 10**30, 64),
         (lambda: transformers.ModernBertConfig(pad_token_id=0), 77, 77),
-        (lambda: transformers.ModernBertConfig(pad_token_id=0), 10**30, None),
+        (lambda: transformers.ModernBertConfig(pad_token_id=0), 10**30, 8192),
     ],
 )
 def test_the_limit_in_tokens_is_the_positions_the_model_has_or_else_the_tokenizers_limit(
@@ -184,9 +185,61 @@ def test_texts_with_different_truncation_are_not_tokenized_together(
     inputs: list[tuple[str, Parameters]] = [
         ("a " * 600, {"truncation": truncation}) for truncation in (True, False, True, False)
     ]
-    truncated, whole = (f"The input has {tokens} tokens; the model takes at most 128." for tokens in (512, 602))
-    errors = [str(error) for error in pipeline_of("feature-extraction").preprocess(inputs)]
-    assert errors == [truncated, whole, truncated, whole]
+    results = pipeline_of("feature-extraction").preprocess(inputs)
+    assert [item.tokens for item in results if isinstance(item, PreparedInput)] == [128, 128]
+    whole = "The input has 602 tokens; the model takes at most 128."
+    assert [str(item) for item in results if isinstance(item, TooLarge)] == [whole, whole]
+
+
+@pytest.mark.parametrize(
+    ("words", "count"), [(254, "256"), (255, "257"), (2_000, "2002"), (3_000, "over 2050")], ids=str
+)
+def test_a_text_that_is_too_long_is_an_error_with_its_exact_length_wherever_it_was_tokenized_whole(
+    words: int, count: str, pipeline_of: Callable[[str], PipelineRunner]
+) -> None:
+    (error,) = pipeline_of("text-classification").preprocess([("a " * words, {})])
+    assert str(error) == f"The input has {count} tokens; the model takes at most 128."
+
+
+@pytest.mark.parametrize(
+    "make_config",
+    [
+        lambda: transformers.GPT2Config(vocab_size=8192, n_positions=128, n_embd=32, n_layer=1, n_head=2),
+        lambda: transformers.BartConfig(
+            vocab_size=8192, d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64, decoder_ffn_dim=64,
+            encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=128, eos_token_id=3,
+        ),
+        lambda: transformers.OPTConfig(
+            vocab_size=8192, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=128, word_embed_proj_dim=32,
+        ),
+    ],
+    ids=["gpt2", "bart", "opt"],
+)  # fmt: skip
+def test_a_long_text_is_an_error_or_cut_and_never_indexes_past_a_table(
+    make_config: Callable[[], Any], model_of: Callable[[str], Path]
+) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_of("text-classification"))
+    tokenizer.model_max_length = 10**30
+    model = transformers.AutoModelForSequenceClassification.from_config(make_config()).eval()
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    runner = runner_of(pipe)
+    runner.warm_up(accelerate=False)
+    text = "the server " * 100
+    too_long, cut = runner.preprocess([(text, {}), (text, {"truncation": True})])
+    assert str(too_long) == "The input has 302 tokens; the model takes at most 128."
+    assert isinstance(cut, PreparedInput)
+    assert cut.tokens == 128
+    assert_same(runner.run([cut]), [pipe(text, truncation=True, max_length=128)])
+
+
+def test_a_model_that_fails_on_the_longest_input_that_it_should_take_is_not_served(
+    model_of: Callable[[str], Path],
+) -> None:
+    runner = runner_of(load_pipeline(model_of("text-classification"), "text-classification"))
+    runner.preprocess.max_tokens = 129
+    with pytest.raises(ConfigurationError, match=r"^the model fails on 129 tokens, which it should take \("):
+        runner.warm_up(accelerate=False)
 
 
 # Long texts
@@ -257,5 +310,5 @@ def test_both_texts_of_a_pair_count(pipeline_of: Callable[[str], PipelineRunner]
 def test_the_longest_stride_is_described_for_the_task_that_has_one(
     pipeline_of: Callable[[str], PipelineRunner],
 ) -> None:
-    assert pipeline_of("token-classification").describe(threads=1).max_stride == 256
+    assert pipeline_of("token-classification").describe(threads=1).max_stride == 64
     assert pipeline_of("text-classification").describe(threads=1).max_stride is None
