@@ -50,7 +50,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class ModelChanged(RuntimeError):
-    """Inputs of different lengths shared a pass of a model that changes itself by what it sees, perhaps by the longest."""
+    """Inputs of different lengths shared a pass of a model that changes itself, perhaps by the longest of them."""
 
 
 class ProgressCallback(StoppingCriteria):  # type: ignore[misc]

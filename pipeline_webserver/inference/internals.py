@@ -85,7 +85,7 @@ def attribute_stores(module: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 def notes_hooks(attribute: str) -> bool:
-    """Whether an attribute of a model says that transformers has hooked its modules, which a first pass does for good."""
+    """Whether an attribute says that transformers has hooked a model's modules, which a first pass does for good."""
     return attribute == "_output_capturing_hooks_installed"
 
 

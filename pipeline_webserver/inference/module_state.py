@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class ModuleState:
-    """The attributes, buffers and modules of a model's modules, and their configurations. torch's own modules change nothing in a pass, and are left out.
+    """The attributes, buffers and modules of a model's modules, and their configurations.
 
-    `changed` has the names of all that a pass has changed so far, `changed_by_last` of what the last one has. A value
-    that is replaced by an equal one counts as no change.
+    torch's own modules change nothing in a pass, and are left out. `changed` has the names of all that a pass has
+    changed so far, `changed_by_last` of what the last one has; a value that is replaced by an equal one is no change.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -61,10 +61,12 @@ class ModuleState:
         before = [dict(store) for _, store in self._stores]
         buffers = [internals.version_of(buffer) for _, buffer, _ in self._buffers]
         weights = self._weight_versions()
-        first_pass()
-        settled = self._weight_versions()
-        if settled == weights:
-            self._put_back(before, buffers)
+        try:
+            first_pass()
+        finally:
+            settled = self._weight_versions()
+            if settled == weights:
+                self._put_back(before, buffers)
         with self.kept():
             first_pass()
         if self._weight_versions() != settled:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from pipeline_webserver.errors import InferenceFailed
 from pipeline_webserver.inference.acceleration.base import encoder_layers

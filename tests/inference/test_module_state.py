@@ -127,6 +127,8 @@ def test_a_random_model_is_served_alone_and_said_to_be_random() -> None:
 class Linear(torch.nn.Linear):
     """A module that is not torch's own, and changes itself when it is called, in one of several ways."""
 
+    mean: torch.Tensor
+
     def __init__(self, way: str) -> None:
         super().__init__(2, 2)
         self.way, self.count, self.seen = way, 0, list[float]()
@@ -148,10 +150,7 @@ class Linear(torch.nn.Linear):
         elif self.way == "failure":
             self.count = 7
             raise RuntimeError
-        elif self.way == "weights":
-            self.weight.mul_(2)
-            self.count += 1
-        elif self.way == "weights once" and self.count == 0:
+        elif self.way == "weights" or (self.way == "weights once" and self.count == 0):
             self.weight.mul_(2)
             self.count += 1
         return inputs

@@ -7,11 +7,41 @@ from tests.support.module_scan import scan
 
 PINNED = "5.24.0"
 # What a pass replaces, by the reason for it. `ModuleState` puts all of it back behind each pass, needed or not.
-POSITIONS_OF_PICTURES = """cohere_compass cosmos3_edge cosmos3_omni ernie4_5_vl_moe glm46v glm4v glm4v_moe glm_ocr
-    hunyuan_vl hy_v4_vl minicpmv4_7 paddleocr_vl qwen2_5_omni qwen2_5_vl qwen2_vl qwen3_5 qwen3_5_moe qwen3_omni_moe
-    qwen3_vl qwen3_vl_moe qwen4_exp""".split()
+POSITIONS_OF_PICTURES = [
+    "cohere_compass",
+    "cosmos3_edge",
+    "cosmos3_omni",
+    "ernie4_5_vl_moe",
+    "glm46v",
+    "glm4v",
+    "glm4v_moe",
+    "glm_ocr",
+    "hunyuan_vl",
+    "hy_v4_vl",
+    "minicpmv4_7",
+    "paddleocr_vl",
+    "qwen2_5_omni",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen3_omni_moe",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen4_exp",
+]
 # The rows that are there already stay as they are, so this one is harmless.
-TABLES_THAT_GROW = """kosmos2 kosmos2_5 m2m_100 musicgen musicgen_melody speech_to_text speecht5 trocr xglm""".split()
+TABLES_THAT_GROW = [
+    "kosmos2",
+    "kosmos2_5",
+    "m2m_100",
+    "musicgen",
+    "musicgen_melody",
+    "speech_to_text",
+    "speecht5",
+    "trocr",
+    "xglm",
+]
 REPLACED: dict[str, str] = {
     **dict.fromkeys(POSITIONS_OF_PICTURES, "rope_deltas"),
     "glm_image": "_cached_decode_position_ids _prefill_len rope_deltas",
