@@ -61,7 +61,7 @@ def parameter_schemas(task: Task, model_info: ModelInfo, max_new_tokens: int) ->
     for schema in schemas.values():
         for name, value in schema["properties"].items():
             _set_maximum(value, maxima.get(name))
-            value["description"] = DESCRIPTIONS[name] if name in DESCRIPTIONS else NOTHING
+            value["description"] = DESCRIPTIONS.get(name, NOTHING)
     return schemas
 
 

@@ -65,7 +65,7 @@ NEUTRAL: dict[str, Any] = {
 
 
 def parameters_model(specification: type, names: Mapping[str, str]) -> type[BaseModel]:
-    """A strict pydantic model of the parameters of a dataclass that are in `names`, and of others at a neutral value."""
+    """A strict pydantic model of the parameters of a dataclass that are in `names`, and of neutral ones."""
     hints = get_type_hints(specification) | {name: hint for name, hint in NEUTRAL.items() if name not in names}
     typed: dict[str, Any] = {
         item.name: (_type_of(item.name, hints[item.name]), None if item.default is None else ...)
@@ -114,8 +114,8 @@ HINTS["generation_parameters"] = GENERATION_MODEL | None
 def check_parameters(given: Mapping[str, Any], names: Mapping[str, str], model: type[BaseModel]) -> dict[str, object]:
     """The given parameters by the pipeline's names, without those that are None.
 
-    `names` are the pipeline's names by those of `model`; what is only there to be neutral is left out. Raises `Malformed` for a wrong type, `Rejected` for an unknown
-    name or a value out of range.
+    `names` are the pipeline's names by those of `model`; neutral ones are left out. Raises `Malformed` for a wrong
+    type, `Rejected` for an unknown name or a value out of range.
     """
     try:
         checked = model.model_validate({name: value for name, value in given.items() if value is not None})

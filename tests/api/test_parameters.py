@@ -131,7 +131,13 @@ def test_the_message_names_what_is_unknown_or_out_of_range_and_what_is_allowed(
 
 def test_what_clients_send_to_ask_for_nothing_is_taken_and_asks_for_nothing() -> None:
     """The defaults of LangChain's `HuggingFaceEndpoint` and of text-generation-inference."""
-    nothing = {"best_of": 1, "decoder_input_details": False, "details": False, "watermark": False, "top_n_tokens": 0}
+    nothing: dict[str, object] = {
+        "best_of": 1,
+        "decoder_input_details": False,
+        "details": False,
+        "watermark": False,
+        "top_n_tokens": 0,
+    }
     nothing |= {"frequency_penalty": 0, "adapter_id": None, "grammar": None, "truncate": None, "seed": None}
     assert check({**nothing, "top_k": 10, "return_full_text": False}, "text-generation") == {
         "top_k": 10,

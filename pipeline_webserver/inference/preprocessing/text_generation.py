@@ -24,7 +24,6 @@ from pipeline_webserver.inference.preprocessing.generation import (
 )
 from pipeline_webserver.inference.preprocessing.text import TextPreprocessor, warmup_words
 
-
 # Behind an empty prompt, a text begins with the one token that begins texts.
 FIRST_TOKENS = 1
 
