@@ -130,8 +130,18 @@ class SpeechPreprocessor(AudioPreprocessor):
     def check_tensors(self, tensors: Mapping[str, Any], checked: CheckedInput) -> None:
         super().check_tensors(tensors, checked)
         features = tensors.get("input_features")
-        if self.pipe.type != "seq2seq_whisper" or features is None or checked.forward.get("return_timestamps"):
+        if self.pipe.type != "seq2seq_whisper" or features is None:
             return
-        seconds = self.pipe.feature_extractor.chunk_length
         if features.shape[-1] > self.pipe.feature_extractor.nb_max_frames:
+            self._check_long_form(bool(checked.forward.get("return_timestamps")))
+
+    def _check_long_form(self, has_timestamps: bool) -> None:
+        """Raises `Rejected` for a recording of several segments if the model cannot find where each ends.
+
+        It does so by its timestamps, requested or not, unless its configuration says that there are none.
+        """
+        seconds = self.pipe.feature_extractor.chunk_length
+        if not self._has_timestamps():
+            raise Rejected(f"The audio is over {seconds} s, which is all that this model takes: it has no timestamps.")
+        if not has_timestamps and getattr(self.pipe.model.generation_config, "return_timestamps", None) is False:
             raise Rejected(f"The audio is over {seconds} s: this model takes that with 'return_timestamps' only.")

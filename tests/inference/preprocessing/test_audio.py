@@ -14,7 +14,7 @@ from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from pipeline_webserver.inference.preprocessing.audio import decode_audio
 from tests.support import media_models
 from tests.support.media import RATE_HZ, noise, recording
-from tests.support.pipelines import load_pipeline, run, runner_of
+from tests.support.pipelines import Parameters, load_pipeline, run, runner_of
 
 
 def test_samples_at_the_models_rate_come_as_they_were_recorded() -> None:
@@ -131,15 +131,48 @@ def test_no_request_makes_a_model_generate_more_than_the_server_allows(tmp_path:
     assert usual.model_inputs[0].forward_parameters["max_length"] == 7
 
 
-def test_a_recording_that_a_model_takes_only_with_timestamps_is_an_error_without(tmp_path: Path) -> None:
-    runner = speech(media_models.whisper, tmp_path, Limits())
-    fitting, long, timed = runner.preprocess(
-        [
-            (recording(noise(1, 2)), {}),
-            (recording(noise(1, 2.1)), {}),
-            (recording(noise(1, 2.1)), {"return_timestamps": True}),
-        ]
-    )
+def whisper(folder: Path, **generation: object) -> PipelineRunner:
+    """Two seconds at once, with timestamps unless `generation` says otherwise."""
+    media_models.make(media_models.whisper, folder)
+    pipe = load_pipeline(folder)
+    for name, value in {"no_timestamps_token_id": 200, **generation}.items():
+        setattr(pipe.model.generation_config, name, value)
+    return runner_of(pipe)
+
+
+@pytest.mark.parametrize("timestamps", [{}, {"return_timestamps": None}, {"return_timestamps": True}])
+def test_a_long_recording_is_transcribed_unless_the_model_is_configured_without_timestamps(
+    timestamps: dict[str, object], tmp_path: Path
+) -> None:
+    runner = whisper(tmp_path, **timestamps)
+    samples = [noise(seed, 5) for seed in (1, 2)]
+    expected = [runner.pipe({"raw": item, "sampling_rate": RATE_HZ}) for item in [*samples, noise(3, 2)]]
+    results = run(runner, [(recording(item), {}) for item in [*samples, noise(3, 2)]])
+    assert results == expected
+
+
+@pytest.mark.parametrize(
+    ("generation", "parameters", "words"),
+    [
+        (
+            {"return_timestamps": False},
+            {},
+            "The audio is over 2 s: this model takes that with 'return_timestamps' only.",
+        ),
+        ({"return_timestamps": False}, {"return_timestamps": True}, None),
+        (
+            {"no_timestamps_token_id": None},
+            {},
+            "The audio is over 2 s, which is all that this model takes: it has no timestamps.",
+        ),
+    ],
+)
+def test_a_long_recording_that_a_model_cannot_take_is_an_error(
+    generation: dict[str, object], parameters: Parameters, words: str | None, tmp_path: Path
+) -> None:
+    runner = whisper(tmp_path, **generation)
+    if "no_timestamps_token_id" in generation:
+        del runner.pipe.model.generation_config.no_timestamps_token_id
+    fitting, long = runner.preprocess([(recording(noise(1, 2)), parameters), (recording(noise(1, 2.1)), parameters)])
     assert isinstance(fitting, PreparedInput)
-    assert isinstance(timed, PreparedInput)
-    assert str(long) == "The audio is over 2 s: this model takes that with 'return_timestamps' only."
+    assert isinstance(long, PreparedInput) if words is None else str(long) == words
