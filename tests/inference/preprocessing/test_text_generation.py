@@ -216,9 +216,9 @@ def test_a_model_that_is_configured_for_several_texts_starts_and_gives_them(tmp_
     ).save_pretrained(folder)
     runner = runner_of(load_pipeline(folder))
     runner.warm_up(accelerate=False)
-    results = run(runner, [("once", {"max_new_tokens": 9}), ("a second one", {"max_new_tokens": 9})])
+    results = run(runner, [(text, greedy(9)) for text in ("once", "a second one")])
     untouched = load_pipeline(folder)
-    assert results == [untouched(text, max_new_tokens=9) for text in ("once", "a second one")]
+    assert results == [untouched(text, **greedy(9)) for text in ("once", "a second one")]
     assert [len(result) for result in results] == [2, 2]
 
 
