@@ -67,6 +67,7 @@ class ModelInfo:
     subtasks: Sequence[str] | None = None
     generates: bool | None = None
     timestamps: bool | None = None
+    max_heard_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, without the fields that belong to other tasks."""

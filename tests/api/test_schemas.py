@@ -128,6 +128,7 @@ OPTIONAL = {
     "subtasks",
     "generates",
     "timestamps",
+    "max_heard_s",
     "no_embedding",
     "task_source",
 }

@@ -158,7 +158,6 @@ def test_a_model_whose_positions_scale_with_the_longest_text_shares_passes_of_on
         fresh.load_state_dict(model.state_dict())
         expected.append(pipeline_with_bundled_tokenizer(fresh)(text))
     runner = runner_of(pipeline_with_bundled_tokenizer(model))
-    runner.preprocess.max_tokens = None
     runner.warm_up(accelerate=False)
     assert runner.forward.strategy.kind == "same_length"
     assert "a pass changes the model itself (LlamaRotaryEmbedding." in str(runner.forward.strategy.reason)

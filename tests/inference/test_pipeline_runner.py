@@ -272,7 +272,6 @@ def test_a_change_that_only_a_long_text_makes_keeps_it_apart_from_others_also_wi
     runner.warm_up(accelerate=True, timing_budget_s=0)
     assert {report.name: report.applied for report in runner.reports}["unpadding"]
     assert runner.forward.strategy == UNPADDED
-    runner.preprocess.max_tokens = None
     texts = ["a dog", "the " * 300, "a cat and a dog", "a " * 250]
     assert_same(run(runner, [(text, {}) for text in texts]), [pipe()(text) for text in texts])
     assert runner.forward.strategy.kind == "same_length"
