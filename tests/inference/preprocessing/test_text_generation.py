@@ -27,9 +27,7 @@ from tests.support.pipelines import (
 def gpt2(folder: Path, limits: Limits | None = None, **changes: Any) -> PipelineRunner:
     """128 positions, a token for each byte, no padding token."""
     runner = runner_of(load_pipeline(media_models.make(media_models.gpt2, folder, **changes)), limits)
-    runner.warm_up(accelerate=False)
-    assert runner.forward.strategy == PADDED
-    share_all(runner)  # whatever was measured
+    share_all(runner)  # as its warm-up has it, which takes a second
     return runner
 
 
@@ -80,6 +78,9 @@ def test_what_does_not_fit_is_an_error_with_the_numbers(
 
 def test_prompts_of_different_lengths_share_a_pass_and_are_continued_as_alone(tmp_path: Path) -> None:
     runner = gpt2(tmp_path)
+    runner.warm_up(accelerate=False)
+    assert runner.forward.strategy == PADDED
+    share_all(runner)  # whatever was measured
     texts = ["a", "a much longer prompt than that", "three", "four of them"]
     with count_rows(runner) as rows:
         batched = run(runner, [(text, greedy(8)) for text in texts])
