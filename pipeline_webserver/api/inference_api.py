@@ -18,14 +18,14 @@ from pipeline_webserver.api.parameters import check_parameters
 from pipeline_webserver.api.tasks import InputKind, Task
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge, UnsupportedMediaType
 
-DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """The inputs of a request, the pipeline's parameters for them, and the form of the answer.
 
-    An input is a text, a pair `{"text", "text_pair"}`, the bytes of a file, a table `{"table", "query"}`, or tokens.
+    An input is a text, a pair `{"text", "text_pair"}`, the bytes of a file, or a table `{"table", "query"}`.
     `is_json`: the JSON form. `is_list`: a list of inputs, even of one.
     """
 
@@ -43,19 +43,22 @@ def parse(body: bytes, content_type: str, task: Task, max_inputs: int) -> Infere
     given = read_body(body, content_type)
     if given.is_json:
         return _parse_json(given.content, task, max_inputs)
-    inputs = [_raw(given, task.input_kind)]
+    inputs = [_raw(given, task)]
     return InferenceRequest(inputs, _checked({}, task), is_json=False, is_list=False)
 
 
-def _raw(body: Body, input_kind: InputKind) -> object:
+def _raw(body: Body, task: Task) -> object:
     """The body as the input. Most media types mean nothing."""
+    input_kind = task.input_kind
     kind = body.media_type.partition("/")[0]
     if input_kind == "table":
         raise UnsupportedMediaType(f"This pipeline takes a table with a question, as {JSON}.")
     if kind in {"image", "audio", "video", "text"} - {input_kind}:
         wanted = "text" if input_kind == "text" else f"{input_kind}/*"
         raise UnsupportedMediaType(f"This pipeline takes {wanted}, not {body.media_type}.")
-    return body.text() if input_kind == "text" else body.content
+    if body.is_field or input_kind == "text":
+        return READERS[input_kind](body.text(), task)
+    return body.content
 
 
 def _parse_json(body: bytes, task: Task, max_inputs: int) -> InferenceRequest:
