@@ -21,6 +21,15 @@ class OptimizationReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchingInfo:
+    """How inputs share forward passes, and why not more. `put_back`: what passes change in the model, behind each."""
+
+    strategy: str = "alone"
+    reason: str | None = None
+    put_back: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingInfo:
     """What a sentence-transformers configuration says; `max_tokens` is None where texts are not cut."""
 
@@ -47,6 +56,7 @@ class ModelInfo:
     threads: int
     task_source: str | None = None
     max_tokens: int | None = None
+    batching: BatchingInfo = BatchingInfo()
     optimizations: Sequence[OptimizationReport] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     mask_token: str | None = None
@@ -57,6 +67,7 @@ class ModelInfo:
     subtasks: Sequence[str] | None = None
     generates: bool | None = None
     timestamps: bool | None = None
+    max_heard_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, without the fields that belong to other tasks."""

@@ -31,7 +31,7 @@ NAMES = [
     ("is_stuck|over_a_call|on_progress|idle_s", "is_stalled, watching, heartbeat, stalled_s", "on_progress"),
     ("leave_at_once|on_termination", "exit_without_teardown, graceful_shutdown", "leave_at_once"),
     ("why_alone|why_not_padded|padding_is_free", "BatchStrategy", "passes.why_alone"),
-    ("stretched_positions|forget_lengths", "dynamic_rope_modules, reset_dynamic_rope", "forget_lengths"),
+    ("stretched_positions|forget_lengths|dynamic_rope_modules", "ModuleState", "forget_lengths"),
     ("cut_padding|enough_tokens", "strip_padding, saturating_tokens", "cut_padding"),
     (r"([A-Z]\w*)?Preparation|Draft", "Preprocessor, CheckedInput", "SpeechPreparation"),
     ("own_error|takes_long", "or_input_error, is_slow", "own_error"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipeline_webserver.api.codec import read_json, to_json
 from pipeline_webserver.api.inference_api import InferenceRequest
 from pipeline_webserver.api.parameters import integral_float_to_int
+from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge
 from pipeline_webserver.model_info import ModelInfo
 
@@ -88,11 +89,12 @@ def _base64(embedding: np.ndarray) -> str:
 
 def why_not_served(info: ModelInfo) -> str:
     """Why there are no embeddings, and what an operator can set."""
-    needed = "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration"
+    task = next(name for name, served in TASKS.items() if served.pooled)
+    needed = f"Embeddings are for the task {task} and models with a sentence-transformers configuration"
     runs = f"this server runs {info.model} for {info.task}"
     if info.no_embedding:
         return f"{needed}; {runs}, and {info.no_embedding}."
-    if info.task != "feature-extraction":
+    if info.task != task:
         source = f" (by {info.task_source})" if info.task_source else ""
-        return f"{needed}; {runs}{source}: PIPELINE_TASK=feature-extraction serves a model that has them."
+        return f"{needed}; {runs}{source}: PIPELINE_TASK={task} serves a model that has them."
     return f"{needed}; {runs}, which has no modules.json."

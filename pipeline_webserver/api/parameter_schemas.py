@@ -48,6 +48,7 @@ DESCRIPTIONS = {
     "subtask": "Which kind of segmentation.",
     "pool": "Whether the pooled output is answered.",
 }
+NOTHING = "For clients that send it: it may ask for nothing."
 
 
 def parameter_schemas(task: Task, model_info: ModelInfo, max_new_tokens: int) -> dict[str, Schema]:
@@ -63,7 +64,7 @@ def parameter_schemas(task: Task, model_info: ModelInfo, max_new_tokens: int) ->
     for schema in schemas.values():
         for name, value in schema["properties"].items():
             _set_maximum(value, maxima.get(name))
-            value["description"] = DESCRIPTIONS[name]
+            value["description"] = DESCRIPTIONS.get(name, NOTHING)
     return schemas
 
 

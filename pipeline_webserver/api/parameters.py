@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 from huggingface_hub import AutomaticSpeechRecognitionGenerationParameters
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
+from pipeline_webserver.api.codec import to_json
 from pipeline_webserver.errors import Malformed, Rejected
 
 # What the specifications leave open: the range of each number, and the length of each list.
@@ -21,7 +22,7 @@ RANGES: dict[str, dict[str, Any]] = {
     "targets": {"min_length": 1, "max_length": 256},
     "candidate_labels": {"min_length": 1, "max_length": 256},
     "ignore_labels": {"max_length": 256},
-    "stop": {"min_length": 1, "max_length": 4},
+    "stop": {"max_length": 4},
     "threshold": {"ge": 0, "le": 1},
     "mask_threshold": {"ge": 0, "le": 1},
     "overlap_mask_area_threshold": {"ge": 0, "le": 1},
@@ -37,13 +38,40 @@ RANGES: dict[str, dict[str, Any]] = {
 }
 
 
+def only(value: float | None) -> Any:
+    """The type of a parameter that has one value, or none at all."""
+
+    def check(given: object) -> object:
+        if given != value:
+            raise ValueError(f"this server takes {to_json(value).decode()} only")
+        return given
+
+    if value is None:
+        return Annotated[Any, AfterValidator(check), Field(json_schema_extra={"type": "null"})]
+    return Annotated[type(value), AfterValidator(check), Field(json_schema_extra={"const": value})] | None
+
+
+# Parameters of specifications that no pipeline has, each with the value that asks for nothing: clients send it.
+NEUTRAL: dict[str, Any] = {
+    "adapter_id": only(None),
+    "best_of": only(1),
+    "decoder_input_details": only(False),
+    "details": only(False),
+    "frequency_penalty": only(0.0),
+    "grammar": only(None),
+    "top_n_tokens": only(0),
+    "truncate": only(None),
+    "watermark": only(False),
+}
+
+
 def parameters_model(specification: type, names: Mapping[str, str]) -> type[BaseModel]:
-    """A strict pydantic model of the parameters of a dataclass that are in `names`."""
-    hints = get_type_hints(specification)
+    """A strict pydantic model of the parameters of a dataclass that are in `names`, and of neutral ones."""
+    hints = get_type_hints(specification) | {name: hint for name, hint in NEUTRAL.items() if name not in names}
     typed: dict[str, Any] = {
         item.name: (_type_of(item.name, hints[item.name]), None if item.default is None else ...)
         for item in fields(specification)
-        if item.name in names
+        if item.name in names or item.name in NEUTRAL
     }
     return create_model(specification.__name__, __config__=ConfigDict(extra="forbid", strict=True), **typed)
 
@@ -87,15 +115,15 @@ HINTS["generation_parameters"] = GENERATION_MODEL | None
 def check_parameters(given: Mapping[str, Any], names: Mapping[str, str], model: type[BaseModel]) -> dict[str, object]:
     """The given parameters by the pipeline's names, without those that are None.
 
-    `names` are the pipeline's names by those of `model`. Raises `Malformed` for a wrong type, `Rejected` for an unknown
-    name or a value out of range.
+    `names` are the pipeline's names by those of `model`; neutral ones are left out. Raises `Malformed` for a wrong
+    type, `Rejected` for an unknown name or a value out of range.
     """
     try:
         checked = model.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise _refusal(error, names) from None
     values = checked.model_dump(exclude_unset=True, exclude_none=True)
-    return {names[name]: value for name, value in values.items()}
+    return {names[name]: value for name, value in values.items() if name in names}
 
 
 def _refusal(error: ValidationError, names: Mapping[str, str]) -> Malformed | Rejected:

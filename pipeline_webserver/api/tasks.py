@@ -175,7 +175,6 @@ TASKS = {
         example="Once upon a time",
         preprocessor="text_generation.TextGenerationPreprocessor",
         architectures=("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",),
-        accepts_empty=False,
     ),
     "table-question-answering": Task(
         TableQuestionAnsweringParameters,

@@ -5,8 +5,11 @@ It must never know inputs, parameters, requests or HTTP.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pipeline_webserver.errors import first_line
+import torch
+
+from pipeline_webserver.errors import ConfigurationError, first_line
 from pipeline_webserver.inference.batch_plan import (
     PADDED,
     SAME_SHAPE,
@@ -15,7 +18,7 @@ from pipeline_webserver.inference.batch_plan import (
     same_length,
     saturating_tokens,
 )
-from pipeline_webserver.inference.forward import ForwardRunner
+from pipeline_webserver.inference.forward import ForwardRunner, ModelChanged
 from pipeline_webserver.inference.model_inputs import ModelInput
 from pipeline_webserver.inference.numerics import flatten_outputs, tolerance_of, worst_difference
 
@@ -30,15 +33,53 @@ def choose_strategy(forward: ForwardRunner, measured: ModelInput, probes: Sequen
     """
     if error := measure_cost(forward, measured):
         return alone(error)
-    if forward.dynamic_rope_modules:
-        return alone("the longest text of a pass moves the positions of the others")
     if forward.by_shape:
-        reason = check_batch_invariance(forward, probes)
+        reason = check_batch_invariance(forward, probes, "batching")
         return SAME_SHAPE if reason is None else alone(reason)
     if not forward.can_collate:
-        return same_length("the tokenizer has no padding token")
-    reason = check_batch_invariance(forward, probes)
-    return PADDED if reason is None else same_length(reason)
+        return _same_length(forward, probes, "the tokenizer has no padding token")
+    reason = check_batch_invariance(forward, probes, "padding")
+    return PADDED if reason is None else _same_length(forward, probes, reason)
+
+
+def _same_length(forward: ForwardRunner, probes: Sequence[ModelInput], reason: str) -> BatchStrategy:
+    """Equal lengths share a pass, for this reason, unless that changes their outputs, too."""
+    longest = sorted(probes, key=lambda probe: probe.num_tokens)[-3:]
+    worse = check_batch_invariance(
+        forward, [first_tokens(probe, longest[0].num_tokens) for probe in longest], "batching"
+    )
+    return same_length(reason) if worse is None else alone(worse)
+
+
+def first_tokens(model_input: ModelInput, count: int) -> ModelInput:
+    """A model input of only the first tokens of another."""
+    tensors = {
+        name: value[:, :count] if isinstance(value, torch.Tensor) else value
+        for name, value in model_input.tensors.items()
+    }
+    return replace(model_input, tensors=tensors, num_tokens=count)
+
+
+def check_repeatability(forward: ForwardRunner, inputs: Sequence[ModelInput]) -> str | None:
+    """Why an input does not get the same outputs each time, or None. Each is computed behind others, and the other way.
+
+    Raises `ConfigurationError` if what came before an input changes them: one client would get what is another's.
+    """
+
+    def outputs(order: Sequence[ModelInput]) -> list[torch.Tensor]:
+        return [flatten_outputs(forward.forward([model_input])[0]) for model_input in order]
+
+    tolerance = tolerance_of(forward.pipe.model.dtype)
+    worst = worst_difference(outputs(inputs), outputs(inputs[::-1])[::-1])
+    if worst <= tolerance:
+        return None
+    in_a_row = outputs([model_input for model_input in inputs for _ in range(3)])  # the first comes behind another
+    if worst_difference(in_a_row[1::3], in_a_row[2::3]) > 0:
+        return "the model is random: the same input gets other outputs each time"
+    raise ConfigurationError(
+        f"the outputs of an input change by {worst:.1e} with the inputs before it: this model keeps state that cannot "
+        "be put back, so one client's input would show in another's answer; choose another model"
+    )
 
 
 def measure_cost(forward: ForwardRunner, measured: ModelInput) -> str | None:
@@ -59,12 +100,16 @@ def measure_cost(forward: ForwardRunner, measured: ModelInput) -> str | None:
     return reason
 
 
-def check_batch_invariance(forward: ForwardRunner, probes: Sequence[ModelInput]) -> str | None:
-    """Why model inputs do not get from one pass what they get alone, or None: some models look at padding."""
-    sharing = "batching" if forward.by_shape else "padding"
+def check_batch_invariance(forward: ForwardRunner, probes: Sequence[ModelInput], sharing: str) -> str | None:
+    """Why model inputs do not get from one pass what they get alone, or None: some models look at padding.
+
+    `sharing`: what is tried, "padding" or "batching", for the reason.
+    """
     expected = [flatten_outputs(forward.forward([probe])[0]) for probe in probes]
     try:
         worst = worst_difference(expected, [flatten_outputs(outputs) for outputs in forward.forward(probes)])
+    except ModelChanged as error:
+        return str(error)
     except Exception as error:
         return f"this model does not support {sharing} ({first_line(error)})"
     if worst > tolerance_of(forward.pipe.model.dtype):

@@ -21,6 +21,7 @@ from pipeline_webserver.inference.collation import (
     unbatch_outputs,
 )
 from pipeline_webserver.inference.model_inputs import Heartbeat, ModelInput, no_heartbeat
+from pipeline_webserver.inference.module_state import ModuleState
 from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 # After so many passes without running out of memory, larger ones are tried again.
 PASSES_TO_GROW = 100
-# The kinds of rotary positions that scale with the longest sequence of a pass.
-DYNAMIC_ROPE = {"dynamic", "longrope"}
 
 
 @contextmanager
@@ -50,17 +49,8 @@ def is_out_of_memory(error: Exception) -> bool:
     return is_reported or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
-def dynamic_rope_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The modules that scale positions by the longest sequence of a pass."""
-    kinds = [(module, getattr(module, "rope_type", None)) for module in model.modules()]
-    return [module for module, kind in kinds if DYNAMIC_ROPE & set(kind.values() if isinstance(kind, dict) else [kind])]
-
-
-def reset_dynamic_rope(modules: Sequence[torch.nn.Module]) -> None:
-    """Make them scale by the next pass only: they keep the length of the longest sequence they have seen."""
-    for module in modules:
-        for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
-            setattr(module, name, 0)
+class ModelChanged(RuntimeError):
+    """Inputs of different lengths shared a pass of a model that changes itself, perhaps by the longest of them."""
 
 
 class ProgressCallback(StoppingCriteria):  # type: ignore[misc]
@@ -93,7 +83,7 @@ class ForwardRunner:
         self.fixed_cost_tokens = 0.0
         self.padding_tokens = 0  # that the last run computed
         self.can_collate = not by_shape and pipe.tokenizer.pad_token_id is not None  # different lengths
-        self.dynamic_rope_modules = dynamic_rope_modules(pipe.model)
+        self.state = ModuleState(pipe.model)
         self._max_tokens_before = 0  # `max_tokens` before memory ran out
         self._passes_in_memory = 0
         self._collate = pad_collate_fn(pipe.tokenizer, None) if self.can_collate else stack_inputs
@@ -128,16 +118,21 @@ class ForwardRunner:
 
     def forward(self, inputs: Sequence[ModelInput], heartbeat: Heartbeat = no_heartbeat) -> list[Any]:
         """The outputs for each input, from one pass; raises what the model raises."""
-        reset_dynamic_rope(self.dynamic_rope_modules)
         parameters = inputs[0].forward_parameters
         if self.generates:
             criteria = [ProgressCallback(heartbeat), *parameters.get("stopping_criteria", ())]
             parameters = {**parameters, "stopping_criteria": StoppingCriteriaList(criteria)}
         try:
-            with seeded(inputs[0].seed):
-                return self._forward(inputs, parameters)
+            with self.state.kept(), seeded(inputs[0].seed):
+                outputs = self._forward(inputs, parameters)
+            self._check_state(inputs)
+            return outputs
         finally:  # a pass that failed was progress, too
             heartbeat()
+
+    def settle(self, inputs: Sequence[ModelInput]) -> None:
+        """Run the first passes, after which the model is what it stays. Raises `ConfigurationError`."""
+        self.state.settle(lambda: self._forward(inputs, inputs[0].forward_parameters))
 
     def _forward(self, inputs: Sequence[ModelInput], parameters: dict[str, Any]) -> list[Any]:
         tensors = [model_input.tensors for model_input in inputs]
@@ -152,6 +147,19 @@ class ForwardRunner:
             strip_padding(outputs, row, length, max(lengths), left=self._pads_left)
             for row, length, outputs in zip(tensors, lengths, rows, strict=True)
         ]
+
+    def _check_state(self, inputs: Sequence[ModelInput]) -> None:
+        """The last pass may have changed the model: from now on only equal lengths share one.
+
+        Raises `ModelChanged` if others did, since one of them may have been computed as another one needs it.
+        """
+        if not self.state.changed_by_last:
+            return
+        reason = f"a pass changes the model itself ({', '.join(sorted(self.state.changed))})"
+        if self.strategy.kind in {"padded", "unpadded"}:
+            self.strategy = same_length(reason)
+        if len({model_input.num_tokens for model_input in inputs}) > 1:
+            raise ModelChanged(reason)
 
     # Failures
 

@@ -97,6 +97,21 @@ def cached_path(model: str, name: str, revision: str | None) -> Path | None:
     return None if found is None else Path(found)
 
 
+def attribute_stores(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """The dictionaries of a module's attributes, buffers and modules: its own, not copies."""
+    return [vars(module), module._buffers, module._modules]
+
+
+def notes_hooks(attribute: str) -> bool:
+    """Whether an attribute says that transformers has hooked a model's modules, which a first pass does for good."""
+    return attribute == "_output_capturing_hooks_installed"
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How many times a tensor was changed in place."""
+    return int(tensor._version)
+
+
 def onednn_linear(weight: torch.Tensor, bias: torch.Tensor | None, inputs: torch.Tensor) -> torch.Tensor:
     """oneDNN's product of `inputs` `[..., in]` with a `weight` `[out, in]`, plain or prepacked: `[..., out]`."""
     output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")

@@ -25,8 +25,8 @@ from pipeline_webserver.errors import (
 )
 from pipeline_webserver.inference.acceleration.base import Optimization
 from pipeline_webserver.inference.acceleration.selection import TIMING_BUDGET_S, Probe, optimizations_for, optimize
-from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy
-from pipeline_webserver.inference.calibration import choose_strategy, measure_cost
+from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy, alone
+from pipeline_webserver.inference.calibration import check_repeatability, choose_strategy, measure_cost
 from pipeline_webserver.inference.forward import ForwardRunner
 from pipeline_webserver.inference.model_checks import check_answers, check_token_ids, check_trained
 from pipeline_webserver.inference.model_inputs import (
@@ -40,7 +40,7 @@ from pipeline_webserver.inference.numerics import tolerance_of
 from pipeline_webserver.inference.postprocessing import Postprocessor
 from pipeline_webserver.inference.preprocessing.base import Preprocessor
 from pipeline_webserver.inference.preprocessing.registry import preprocessor_class
-from pipeline_webserver.model_info import ModelInfo, OptimizationReport
+from pipeline_webserver.model_info import BatchingInfo, ModelInfo, OptimizationReport
 from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class PipelineRunner:
             unlike = [self.warmup_input(words).model_inputs for words in PROBE_WORDS]
             probes = [row for rows in unlike for row in rows]
             logger.info("Checking that the model answers, and how inputs share its passes.")
+            self.forward.settle(self._plain_input[:1])
             self._check(measured, [rows[0] for rows in unlike], allow_untrained=allow_untrained)
             self._calibrate(measured, probes)
             self._prove_limit(measured)
@@ -128,7 +129,12 @@ class PipelineRunner:
             ) from error
 
     def _calibrate(self, measured: ModelInput, probes: Sequence[ModelInput]) -> None:
-        if self.preprocess.strategy is None:
+        # A long input behind one of a single word, a short one behind the long one, and the other way around.
+        reason = check_repeatability(self.forward, [self._plain_input[0], probes[1], probes[0]])
+        if reason is not None:
+            measure_cost(self.forward, measured)
+            self.forward.strategy = alone(reason)
+        elif self.preprocess.strategy is None:
             self.forward.strategy = choose_strategy(self.forward, measured, probes)
         else:
             measure_cost(self.forward, measured)
@@ -199,7 +205,7 @@ class PipelineRunner:
 
     def describe(self, threads: int) -> ModelInfo:
         """What is known of the model, computed with so many threads."""
-        path = Path(self.pipe.model.name_or_path)
+        path, strategy = Path(self.pipe.model.name_or_path), self.forward.strategy
         checkpoint = getattr(self.pipe, "checkpoint", None)  # None: constructed, not loaded
         info = ModelInfo(
             model=path.name if path.is_dir() else self.pipe.model.name_or_path,
@@ -209,6 +215,7 @@ class PipelineRunner:
             dtype=str(self.pipe.model.dtype).removeprefix("torch."),
             threads=threads,
             max_tokens=self.preprocess.max_tokens,
+            batching=BatchingInfo(strategy.kind, strategy.reason, tuple(sorted(self.forward.state.changed))),
             optimizations=tuple(self.reports),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )

@@ -48,6 +48,11 @@ def table_limit(run: Callable[[int], int]) -> int | None:
 
 
 def configured_limit(config: Any) -> int | None:
-    """The positions that a configuration names; None if it names none."""
-    found = [getattr(config.get_text_config(), name, None) for name in NAMES]
+    """The positions that a configuration names; None if it names none, or scales rotary positions beyond them."""
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = {value for part in (rope, *rope.values()) if isinstance(part, dict) for value in [part.get("rope_type")]}
+    if kinds - {None, "default"}:
+        return None
+    found = [getattr(config, name, None) for name in NAMES]
     return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)

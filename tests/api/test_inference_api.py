@@ -209,10 +209,12 @@ def test_a_parameter_that_stands_beside_the_inputs_and_among_the_parameters_is_c
         parse_form({"inputs": "a", "truncate": {}, "parameters": {"truncate": None}}, "feature-extraction")
 
 
-def test_an_empty_list_of_targets_or_of_ends_is_refused_by_name() -> None:
-    for task, name in (("fill-mask", "targets"), ("text-generation", "stop")):
-        with pytest.raises(Rejected, match=f"^Parameter '{name}': List should have at least 1 item"):
-            parse_form({"inputs": "a", "parameters": {name: []}}, task)
+def test_an_empty_list_of_targets_is_refused_by_name_and_one_of_ends_is_none() -> None:
+    with pytest.raises(Rejected, match=r"^Parameter 'targets': List should have at least 1 item"):
+        parse_form({"inputs": "a", "parameters": {"targets": []}}, "fill-mask")
+    assert parse_form({"inputs": "a", "parameters": {"stop": []}}, "text-generation").parameters == {
+        "stop_sequence": []
+    }
 
 
 def test_the_hosted_apis_own_options_are_ignored() -> None:

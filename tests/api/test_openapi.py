@@ -117,6 +117,7 @@ def test_info_is_the_model_the_limits_and_the_version() -> None:
         "dtype": "float32",
         "threads": 1,
         "max_tokens": 128,
+        "batching": {"strategy": "alone", "reason": None, "put_back": ()},
         "optimizations": (),
         "versions": {},
         "mask_token": "[MASK]",

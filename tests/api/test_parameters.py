@@ -48,9 +48,9 @@ def test_parameters_reach_the_pipeline_by_its_own_names_and_null_means_left_out(
     [
         (
             "text-generation",
-            {"best_of": 2},
+            {"num_beams": 2},
             Rejected,
-            "Unknown parameter 'best_of'; this pipeline takes do_sample, max_new_tokens, temperature, top_k, top_p, "
+            "Unknown parameter 'num_beams'; this pipeline takes do_sample, max_new_tokens, temperature, top_k, top_p, "
             "typical_p, stop, repetition_penalty, return_full_text, seed.",
         ),
         (
@@ -66,6 +66,10 @@ def test_parameters_reach_the_pipeline_by_its_own_names_and_null_means_left_out(
             Rejected,
             "Parameter 'temperature': Input should be greater than or equal to 0.01.",
         ),
+        ("text-generation", {"best_of": 2}, Rejected, "Parameter 'best_of': this server takes 1 only."),
+        ("text-generation", {"watermark": True}, Rejected, "Parameter 'watermark': this server takes false only."),
+        ("text-generation", {"truncate": 5}, Rejected, "Parameter 'truncate': this server takes null only."),
+        ("text-generation", {"details": 0}, Malformed, "Parameter 'details': Input should be a valid boolean."),
         ("text-generation", {"top_p": 1.1}, Rejected, "Parameter 'top_p': Input should be less than or equal to 1."),
         ("text-generation", {"typical_p": 0}, Rejected, "Parameter 'typical_p': Input should be greater than 0."),
         (
@@ -123,6 +127,23 @@ def test_the_message_names_what_is_unknown_or_out_of_range_and_what_is_allowed(
     with pytest.raises(error) as refused:
         check(given, task)
     assert str(refused.value) == words
+
+
+def test_what_clients_send_to_ask_for_nothing_is_taken_and_asks_for_nothing() -> None:
+    """The defaults of LangChain's `HuggingFaceEndpoint` and of text-generation-inference."""
+    nothing: dict[str, object] = {
+        "best_of": 1,
+        "decoder_input_details": False,
+        "details": False,
+        "watermark": False,
+        "top_n_tokens": 0,
+    }
+    nothing |= {"frequency_penalty": 0, "adapter_id": None, "grammar": None, "truncate": None, "seed": None}
+    assert check({**nothing, "top_k": 10, "return_full_text": False}, "text-generation") == {
+        "top_k": 10,
+        "return_full_text": False,
+    }
+    assert check({"stop": [], "best_of": 1.0}, "text-generation") == {"stop_sequence": []}
 
 
 @pytest.mark.parametrize(("value", "wanted"), [(3.0, 3), (3.5, 3.5), (True, True), ("3.0", "3.0"), (7, 7)])

@@ -28,7 +28,7 @@ def facts(task: str, known: ModelInfo) -> Facts:
         ("fill-mask", "<mask>", ["a <mask>"], ["a [MASK]", 5, {"text": "<mask>"}]),
         ("text-classification", None, ["", {"text": "a", "text_pair": "b"}], [{"text": "a"}, ["a"]]),
         ("zero-shot-classification", None, ["a"], [""]),
-        ("text-generation", None, ["a"], [""]),
+        ("text-generation", None, ["a", ""], [{"text": "a"}]),
         ("token-classification", None, ["a", ""], [{"text": "a", "text_pair": "b"}]),
         ("image-classification", None, ["AAAA", "AA==", "AAA="], ["", "A", "a text", "AA="]),
         (
@@ -60,7 +60,8 @@ def test_a_text_with_masks_has_the_models_own_mask_in_it(mask: str, pattern: str
     [
         ("text-classification", None, True),
         ("fill-mask", "[MASK]", False),
-        ("text-generation", None, False),
+        ("text-generation", None, True),
+        ("zero-shot-classification", None, False),
         ("image-classification", None, False),
         ("table-question-answering", None, False),
     ],
@@ -127,6 +128,7 @@ OPTIONAL = {
     "subtasks",
     "generates",
     "timestamps",
+    "max_heard_s",
     "no_embedding",
     "task_source",
 }

@@ -31,7 +31,6 @@ DYNAMIC_ROPES: dict[str, dict[str, Any]] = {
     "dynamic": {"rope_type": "dynamic", "factor": 4.0},
     "longrope": {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "factor": 4.0},
 }
-MOVED = "the longest text of a pass moves the positions of the others"
 
 
 def warmed_up(pipe: Any) -> PipelineRunner:
@@ -148,7 +147,7 @@ def test_a_model_that_takes_one_row_gets_one_row_a_pass(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("rope", DYNAMIC_ROPES)
-def test_a_model_whose_positions_scale_with_the_longest_text_computes_each_text_alone(rope: str) -> None:
+def test_a_model_whose_positions_scale_with_the_longest_text_shares_passes_of_one_length(rope: str) -> None:
     parameters = {**DYNAMIC_ROPES[rope], "rope_theta": 1e4, "original_max_position_embeddings": 8}
     config = transformers.LlamaConfig(**LLAMA, rope_parameters=parameters)
     torch.manual_seed(0)
@@ -158,8 +157,10 @@ def test_a_model_whose_positions_scale_with_the_longest_text_computes_each_text_
         fresh = transformers.LlamaForSequenceClassification(config).eval()
         fresh.load_state_dict(model.state_dict())
         expected.append(pipeline_with_bundled_tokenizer(fresh)(text))
-    runner = warmed_up(pipeline_with_bundled_tokenizer(model))
-    assert runner.forward.strategy == alone(MOVED)
+    runner = runner_of(pipeline_with_bundled_tokenizer(model))
+    runner.warm_up(accelerate=False)
+    assert runner.forward.strategy.kind == "same_length"
+    assert "a pass changes the model itself (LlamaRotaryEmbedding." in str(runner.forward.strategy.reason)
     for texts in ([TEXTS[-1]], TEXTS):
         assert_same(run(runner, [(text, {}) for text in texts]), expected[-len(texts) :])
 

@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from pipeline_webserver.errors import InferenceFailed
 from pipeline_webserver.inference.acceleration.base import encoder_layers
 from pipeline_webserver.inference.forward import (
     PASSES_TO_GROW,
     ProgressCallback,
-    dynamic_rope_modules,
     is_out_of_memory,
-    reset_dynamic_rope,
     seeded,
 )
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
@@ -74,26 +71,6 @@ def test_random_numbers_begin_at_a_seed_inside_and_continue_outside() -> None:
         with seeded(None):
             outside.append(torch.rand(1).item())
     assert outside == from_five
-
-
-@pytest.mark.parametrize(
-    ("rope_type", "is_dynamic"), [("default", False), ("linear", False), ("dynamic", True), ("longrope", True)]
-)
-def test_positions_that_scale_with_the_longest_sequence_of_a_pass_are_found(rope_type: str, is_dynamic: bool) -> None:
-    rope = {"rope_type": rope_type, "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 8}
-    if rope_type == "longrope":
-        rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
-    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 8}
-    config = transformers.LlamaConfig(vocab_size=8, max_position_embeddings=8, rope_parameters=rope, **sizes)
-    assert bool(dynamic_rope_modules(transformers.LlamaModel(config))) is is_dynamic
-
-
-def test_the_longest_sequence_that_a_module_has_seen_is_forgotten() -> None:
-    module = torch.nn.Module()
-    vars(module).update(max_seq_len_cached=40, sliding_max_seq_len_cached=50, other=60)
-    reset_dynamic_rope([module])
-    lengths = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    assert lengths == {"training": True, "max_seq_len_cached": 0, "sliding_max_seq_len_cached": 0, "other": 60}
 
 
 # Heartbeats

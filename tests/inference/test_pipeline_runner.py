@@ -27,7 +27,7 @@ from pipeline_webserver.inference.pipeline_runner import (
     with_own_tokenizer,
 )
 from pipeline_webserver.telemetry import metrics
-from tests.inference.test_calibration import DYNAMIC_ROPES, MOVED, fnet, without_padding_token
+from tests.inference.test_calibration import DYNAMIC_ROPES, fnet, without_padding_token
 from tests.support.compare import assert_same
 from tests.support.families import SMALL, SPECIAL, UNPADDABLE, make, masks
 from tests.support.media import picture
@@ -256,18 +256,28 @@ def test_inputs_share_passes_freely_where_padding_is_removed_from_all_that_compu
     assert optimized_strategy(strategy, optimizations, scores_vocabulary=scores_vocabulary) == result
 
 
-def test_a_model_whose_inputs_are_computed_alone_stays_so_with_optimizations() -> None:
-    """Its positions scale with the longest text of a pass, which its short probes do not show."""
-    rope = {**DYNAMIC_ROPES["dynamic"], "rope_theta": 1e4, "original_max_position_embeddings": 512}
-    sizes = {**SMALL, "vocab_size": 8192, "pad_token_id": 0, "max_position_embeddings": 512}
-    torch.manual_seed(0)
+def test_a_change_that_only_a_long_text_makes_keeps_it_apart_from_others_also_without_padding() -> None:
+    """Its positions scale with the longest text of a pass, which the short probes of the start do not show."""
+    rope = {**DYNAMIC_ROPES["dynamic"], "rope_theta": 1e4, "original_max_position_embeddings": 200}
+    sizes = {**SMALL, "vocab_size": 8192, "pad_token_id": 0, "max_position_embeddings": 200}
     config = transformers.EuroBertConfig(**sizes, **SPECIAL, rope_parameters=rope, mask_token_id=4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
-    model = transformers.EuroBertModel(config).eval()
-    runner = runner_of(transformers.pipeline("feature-extraction", model=model, tokenizer=tokenizer, device="cpu"))
+
+    def pipe() -> Any:
+        torch.manual_seed(0)
+        model = transformers.EuroBertModel(config).eval()
+        return transformers.pipeline("feature-extraction", model=model, tokenizer=tokenizer, device="cpu")
+
+    runner = runner_of(pipe())
     runner.warm_up(accelerate=True, timing_budget_s=0)
     assert {report.name: report.applied for report in runner.reports}["unpadding"]
-    assert runner.forward.strategy == alone(MOVED)
+    assert runner.forward.strategy == UNPADDED
+    texts = ["a dog", "the " * 300, "a cat and a dog", "a " * 250]
+    assert_same(run(runner, [(text, {}) for text in texts]), [pipe()(text) for text in texts])
+    assert runner.forward.strategy.kind == "same_length"
+    with count_rows(runner) as rows:
+        run(runner, [(text, {}) for text in [*texts, "a cow"]])
+    assert sorted(rows) == [1, 1, 1, 2]
 
 
 def test_a_model_with_few_positions_is_warmed_up_with_fewer_words(tmp_path: Path) -> None:
@@ -325,6 +335,7 @@ def test_a_model_is_described_by_the_name_of_its_folder(model_of: Callable[[str]
         "dtype": "float32",
         "threads": 3,
         "max_tokens": 128,
+        "batching": {"strategy": "same_length", "reason": "it is not calibrated yet", "put_back": ()},
         "optimizations": (),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "mask_token": "[MASK]",

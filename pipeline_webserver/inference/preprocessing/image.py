@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 from PIL.Image import Image
 from transformers.pipelines.base import Pipeline
@@ -47,7 +48,24 @@ def decode_image(data: bytes, max_pixels: int) -> Image:
         raise Rejected(f"The file is no image that can be read; the server reads {formats}.") from None
     except Exception as error:  # each decoder has errors of its own
         raise Rejected(f"The image cannot be read: {first_line(error)}.") from error
-    return image
+    return to_8_bits(image)
+
+
+def to_8_bits(image: Image) -> Image:
+    """Grey of more bits than the pipeline keeps, which it would clip to white, scaled to 8 of them.
+
+    16 bits by their range; of whole numbers and fractions, which name none, the range is the least of 1 (fractions),
+    255, 65535 and 2^31 - 1 that has all values. Raises `Rejected`.
+    """
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return image
+    values = np.asarray(PIL.ImageOps.exif_transpose(image), dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise Rejected("The image has values that are no numbers.")
+    ranges = [65_535] if image.mode.startswith("I;16") else [255, 65_535, 2**31 - 1]
+    ranges = [1, *ranges] if image.mode == "F" else ranges
+    highest = next((top for top in ranges if values.max() <= top), values.max())
+    return PIL.Image.fromarray((values.clip(min=0) * (255 / highest)).round().astype(np.uint8))
 
 
 def check_size(image: Image, max_pixels: int) -> None:

@@ -20,6 +20,7 @@ from transformers.pipelines.text_classification import TextClassificationPipelin
 
 from pipeline_webserver.errors import Rejected, TooLarge, first_line
 from pipeline_webserver.inference.model_inputs import Limits, ModelInput, PreparedInput, RawInput
+from pipeline_webserver.inference.module_state import ModuleState
 from pipeline_webserver.inference.position_tables import configured_limit, table_limit
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Preprocessor, tokenizer_limit
 from pipeline_webserver.model_info import ModelInfo
@@ -66,13 +67,18 @@ def max_input_tokens(pipe: Pipeline) -> int | None:
     """
     accepted = inspect.signature(pipe.model.forward).parameters
 
+    @torch.no_grad()
     def run(words: int) -> int:
         tokens = pipe.tokenizer(" ".join(["the"] * words), return_tensors="pt").to(pipe.device)
         pipe.model(**{name: tensor for name, tensor in tokens.items() if name in accepted})
         return int(tokens["input_ids"].shape[1])
 
+    state = ModuleState(pipe.model)
     try:
-        if limit := table_limit(run):
+        state.settle(lambda: run(1))
+        with state.kept():
+            limit = table_limit(run)
+        if limit:
             return limit
     except Exception as error:  # whatever else this model needs, the warm-up will say it
         logger.debug("The model's positions could not be looked at: %s", first_line(error))
@@ -168,7 +174,7 @@ class TextPreprocessor(Preprocessor):
         lengths: list[int] = []
         for tensors in self.tensors(checked):
             lengths.append(int(tensors["input_ids"].shape[1]))
-            self._check_lengths(lengths)
+            self.check_lengths(lengths)
             inputs.append(self.model_input(tensors, lengths[-1], checked))
         return inputs
 
@@ -210,7 +216,7 @@ class TextPreprocessor(Preprocessor):
         """How many times the text is tokenized."""
         return 1
 
-    def _check_lengths(self, lengths: Sequence[int]) -> None:
+    def check_lengths(self, lengths: Sequence[int]) -> None:
         """Raises `TooLarge` or `Rejected` by the tokens of the last model input, and of all of them."""
         last, total = lengths[-1], sum(lengths)
         if last == 0:

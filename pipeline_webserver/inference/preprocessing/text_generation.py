@@ -6,12 +6,12 @@ HTTP.
 """
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from transformers.pipelines.base import Pipeline
 
-from pipeline_webserver.errors import TooLarge
+from pipeline_webserver.errors import Rejected, TooLarge
 from pipeline_webserver.inference import internals
 from pipeline_webserver.inference.model_inputs import Limits, ModelInput, PreparedInput, RawInput
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Postprocess
@@ -23,6 +23,9 @@ from pipeline_webserver.inference.preprocessing.generation import (
     max_positions,
 )
 from pipeline_webserver.inference.preprocessing.text import TextPreprocessor, warmup_words
+
+# Behind an empty prompt, a text begins with the one token that begins texts.
+FIRST_TOKENS = 1
 
 
 class TextGenerationPreprocessor(TextPreprocessor):
@@ -55,13 +58,22 @@ class TextGenerationPreprocessor(TextPreprocessor):
         prepared.new_tokens = model_input.forward_parameters["max_new_tokens"]
         return prepared
 
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        if lengths != [0]:
+            super().check_lengths(lengths)
+
     def model_input(self, tensors: Mapping[str, Any], tokens: int, checked: CheckedInput) -> ModelInput:
+        is_empty = tokens == 0
+        if is_empty:
+            tokens = FIRST_TOKENS
+            if checked.generation.get("bos_token_id") is None:
+                raise Rejected("The input has no tokens, and this model has none that begins a text: send some text.")
         forward = {**checked.forward, "max_new_tokens": self._new_tokens(checked, tokens)}
         if stop_texts := checked.parameters.get("stop_sequence"):
             forward["stopping_criteria"] = [StopTextCriterion(self._decoder, stop_texts)]
         seed = checked.parameters.get("seed")
         extra_key: Hashable = None
-        if seed is not None:
+        if seed is not None or is_empty:  # the pipeline takes one empty prompt a pass
             extra_key = object()  # equal to no other, as long as it is in use; an id may come again
         elif not is_padding_safe(checked.generation):
             extra_key = tokens
@@ -86,8 +98,8 @@ class TextGenerationPreprocessor(TextPreprocessor):
         return object() if is_random else super().dedup_key(checked)
 
     def warmup_input(self, words: int) -> RawInput:
-        parameters = {"do_sample": False, "min_new_tokens": WARMUP_TOKENS, "max_new_tokens": WARMUP_TOKENS}
-        return " ".join(warmup_words(words)), parameters
+        lengths = {"min_new_tokens": WARMUP_TOKENS, "max_new_tokens": WARMUP_TOKENS}
+        return " ".join(warmup_words(words)), {**lengths, "do_sample": False, "num_return_sequences": 1}
 
     def make_postprocess(self, pipe: Pipeline) -> Postprocess:
         return TextGenerationPostprocessor(pipe)
@@ -102,10 +114,17 @@ class TextGenerationPostprocessor:
         self._end_ids = {end_ids} if isinstance(end_ids, int) else set(end_ids or ())
 
     def __call__(self, outputs: dict[str, Any], **parameters: Any) -> Any:
-        """`outputs` of one row: `input_ids` `[1, tokens]`, `generated_sequence` `[1, 1, tokens + new]`."""
-        prompt_tokens = outputs["input_ids"].shape[1]
-        tokens: list[int] = outputs["generated_sequence"][0, 0].tolist()
-        generated = tokens[prompt_tokens:]
-        end = next((index + 1 for index, token in enumerate(generated) if token in self._end_ids), len(generated))
+        """`outputs` of one row: `input_ids` `[1, tokens]`, `generated_sequence` `[1, sequences, tokens + new]`.
+
+        `input_ids` is None for an empty prompt, which goes on from the token that begins a text.
+        """
+        prompt = outputs["input_ids"]
+        prompt_tokens = FIRST_TOKENS if prompt is None else prompt.shape[1]
+        generated: list[list[int]] = outputs["generated_sequence"][0, :, prompt_tokens:].tolist()
+        end = max(map(self._end, generated))  # alone, each sequence would be padded to the longest of its prompt
         outputs["generated_sequence"] = outputs["generated_sequence"][:, :, : prompt_tokens + end]
         return self._pipe.postprocess(outputs, **parameters)
+
+    def _end(self, generated: list[int]) -> int:
+        """How many of these tokens there are up to the first that ends the text, which counts."""
+        return next((index + 1 for index, token in enumerate(generated) if token in self._end_ids), len(generated))

@@ -3,18 +3,21 @@
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soxr
+import transformers
 
 from pipeline_webserver.errors import Rejected, TooLarge
 from pipeline_webserver.inference.model_inputs import Limits, PreparedInput
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from pipeline_webserver.inference.preprocessing.audio import decode_audio
 from tests.support import media_models
+from tests.support.compare import assert_same
 from tests.support.media import RATE_HZ, noise, recording
-from tests.support.pipelines import load_pipeline, run, runner_of
+from tests.support.pipelines import Parameters, load_pipeline, run, runner_of
 
 
 def test_samples_at_the_models_rate_come_as_they_were_recorded() -> None:
@@ -82,11 +85,58 @@ def test_more_channels_than_a_recording_has_are_an_error() -> None:
         decode_audio(recording(np.zeros((10, 33), dtype=np.float32)), RATE_HZ, 1)
 
 
-def test_audio_that_is_too_short_for_the_model_is_an_error(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+def test_audio_that_is_too_short_for_the_model_is_an_error_with_what_it_needs(
+    pipeline_of: Callable[[str], PipelineRunner],
+) -> None:
     runner = pipeline_of("audio-classification")
-    one, few, enough = run(runner, [(recording(noise(1)[:samples]), {}) for samples in (1, 5, 1_000)])
-    assert str(one) == str(few) == "The audio is too short for this model."
-    assert len(enough) == 4
+    few, just, enough = run(runner, [(recording(noise(1)[:samples]), {}) for samples in (16, 60, 1_000)])
+    assert str(few) == "The audio has 0.001 s; this model needs at least 0.00375 s."
+    assert len(just) == len(enough) == 4
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("size", [0, 2**32 - 1])
+@pytest.mark.parametrize("extra", [b"", b"LIST\x05\0\0\0abcde\0"])
+def test_a_wav_file_that_was_written_to_a_stream_is_read_to_its_end(extra: bytes, size: int, subtype: str) -> None:
+    data = recording(noise(1), subtype=subtype)
+    start = data.index(b"data")
+    head = data[:4] + struct.pack("<I", size) + data[8:start] + extra
+    streamed = head + b"data" + struct.pack("<I", size) + data[start + 8 :]
+    assert decode_audio(streamed, RATE_HZ, 1).tolist() == decode_audio(data, RATE_HZ, 1).tolist()
+
+
+def test_a_wav_file_without_a_sample_is_empty_whatever_its_sizes() -> None:
+    data = recording(noise(1, 0))
+    with pytest.raises(Rejected, match=r"^The audio is empty\.$"):
+        decode_audio(data[:4] + bytes(4) + data[8:], RATE_HZ, 1)
+
+
+def spectrograms(folder: Path, limits: Limits) -> PipelineRunner:
+    """An audio spectrogram transformer that hears 0.64 s."""
+    transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=64).save_pretrained(folder)
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ASTConfig(**sizes, intermediate_size=64, max_length=64, num_mel_bins=16, num_labels=3)
+    transformers.ASTForAudioClassification(config).save_pretrained(folder)
+    return runner_of(load_pipeline(folder, "audio-classification"), limits)
+
+
+def test_what_a_model_does_not_hear_is_an_error_with_how_much_it_hears(tmp_path: Path) -> None:
+    runner = spectrograms(tmp_path, Limits(max_audio_s=5))
+    assert runner.describe(threads=1).max_heard_s == 0.66  # its last frame looks a little further
+    heard, longer, short = run(runner, [(recording(noise(1, seconds)), {}) for seconds in (0.66, 2, 0.01)])
+    assert_same(heard, runner.pipe(noise(1, 0.66)))
+    assert str(longer) == "The audio has 2 s; this model hears the first 0.66 s: send them alone."
+    assert str(short) == "The audio has 0.01 s; this model needs at least 0.015 s."
+
+
+def test_with_truncate_what_a_model_does_not_hear_is_cut(tmp_path: Path) -> None:
+    runner = spectrograms(tmp_path, Limits(truncate=True, max_audio_s=5))
+    (result,) = run(runner, [(recording(noise(1, 2)), {})])
+    assert_same(result, runner.pipe(noise(1, 2)))
+
+
+def test_a_model_that_hears_to_the_end_says_no_limit(pipeline_of: Callable[[str], PipelineRunner]) -> None:
+    assert pipeline_of("audio-classification").describe(threads=1).max_heard_s is None
 
 
 # Speech
@@ -131,15 +181,48 @@ def test_no_request_makes_a_model_generate_more_than_the_server_allows(tmp_path:
     assert usual.model_inputs[0].forward_parameters["max_length"] == 7
 
 
-def test_a_recording_that_a_model_takes_only_with_timestamps_is_an_error_without(tmp_path: Path) -> None:
-    runner = speech(media_models.whisper, tmp_path, Limits())
-    fitting, long, timed = runner.preprocess(
-        [
-            (recording(noise(1, 2)), {}),
-            (recording(noise(1, 2.1)), {}),
-            (recording(noise(1, 2.1)), {"return_timestamps": True}),
-        ]
-    )
+def whisper(folder: Path, **generation: object) -> PipelineRunner:
+    """Two seconds at once, with timestamps unless `generation` says otherwise."""
+    media_models.make(media_models.whisper, folder)
+    pipe = load_pipeline(folder)
+    for name, value in {"no_timestamps_token_id": 200, **generation}.items():
+        setattr(pipe.model.generation_config, name, value)
+    return runner_of(pipe)
+
+
+@pytest.mark.parametrize("timestamps", [{}, {"return_timestamps": None}, {"return_timestamps": True}])
+def test_a_long_recording_is_transcribed_unless_the_model_is_configured_without_timestamps(
+    timestamps: dict[str, object], tmp_path: Path
+) -> None:
+    runner = whisper(tmp_path, **timestamps)
+    samples = [noise(seed, 5) for seed in (1, 2)]
+    expected = [runner.pipe({"raw": item, "sampling_rate": RATE_HZ}) for item in [*samples, noise(3, 2)]]
+    results = run(runner, [(recording(item), {}) for item in [*samples, noise(3, 2)]])
+    assert results == expected
+
+
+@pytest.mark.parametrize(
+    ("generation", "parameters", "words"),
+    [
+        (
+            {"return_timestamps": False},
+            {},
+            "The audio is over 2 s: this model takes that with 'return_timestamps' only.",
+        ),
+        ({"return_timestamps": False}, {"return_timestamps": True}, None),
+        (
+            {"no_timestamps_token_id": None},
+            {},
+            "The audio is over 2 s, which is all that this model takes: it has no timestamps.",
+        ),
+    ],
+)
+def test_a_long_recording_that_a_model_cannot_take_is_an_error(
+    generation: dict[str, object], parameters: Parameters, words: str | None, tmp_path: Path
+) -> None:
+    runner = whisper(tmp_path, **generation)
+    if "no_timestamps_token_id" in generation:
+        del runner.pipe.model.generation_config.no_timestamps_token_id
+    fitting, long = runner.preprocess([(recording(noise(1, 2)), parameters), (recording(noise(1, 2.1)), parameters)])
     assert isinstance(fitting, PreparedInput)
-    assert isinstance(timed, PreparedInput)
-    assert str(long) == "The audio is over 2 s: this model takes that with 'return_timestamps' only."
+    assert isinstance(long, PreparedInput) if words is None else str(long) == words

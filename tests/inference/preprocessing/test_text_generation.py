@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from pipeline_webserver.errors import Rejected, TooLarge
 from pipeline_webserver.inference.batch_plan import PADDED
@@ -67,7 +68,6 @@ def test_as_much_is_generated_as_is_requested_allowed_and_fits(
         ),
         ("x" * 128, {}, TooLarge, "The input has 128 tokens and asks for 1 new ones; the model takes 128 in all."),
         ("x" * 200, {}, TooLarge, "The input has 200 tokens; the model takes at most 128."),
-        ("", {}, Rejected, "The input has no tokens."),
     ],
 )
 def test_what_does_not_fit_is_an_error_with_the_numbers(
@@ -175,3 +175,74 @@ def test_a_setting_that_the_model_rejects_is_the_clients_error(pipeline_of: Call
     (result,) = run(runner, [("once", {"do_sample": True, "max_new_tokens": 3, "typical_p": 0.0})])
     assert isinstance(result, Rejected)
     assert "`typical_p`" in str(result)
+
+
+# Several texts for one prompt
+
+
+SAMPLED: Parameters = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 12, "seed": 5}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"num_return_sequences": 2, "num_beams": 3, "do_sample": False, "max_new_tokens": 10},
+        {"num_return_sequences": 2, "num_beams": 2, "do_sample": False, "max_new_tokens": 10, "stop_sequence": []},
+        SAMPLED,
+    ],
+)
+def test_each_of_several_texts_for_one_prompt_goes_on_to_its_own_end(parameters: Parameters, tmp_path: Path) -> None:
+    """Every second token that this model generates ends its text, and what pads it is a letter."""
+    runner = gpt2(tmp_path, pad_token_id=65, eos_token_id=list(range(0, 256, 2)))
+    texts = ["a", "some words", "other words here", "b"]
+    results = run(runner, [(text, parameters) for text in texts])
+    expected = []
+    for text in texts:
+        torch.manual_seed(5)
+        expected.append(runner.pipe(text, **{name: item for name, item in parameters.items() if name in ASKED}))
+    assert results == expected
+    assert any(
+        len({len(item["generated_text"]) for item in result}) > 1 for result in [*results, [*results[0], *results[1]]]
+    )
+
+
+ASKED = {"num_return_sequences", "num_beams", "do_sample", "max_new_tokens"}
+
+
+def test_a_model_that_is_configured_for_several_texts_starts_and_gives_them(tmp_path: Path) -> None:
+    folder = media_models.make(media_models.gpt2, tmp_path)
+    transformers.GenerationConfig(
+        num_return_sequences=2, num_beams=2, bos_token_id=256, eos_token_id=list(range(0, 256, 2))
+    ).save_pretrained(folder)
+    runner = runner_of(load_pipeline(folder))
+    runner.warm_up(accelerate=False)
+    results = run(runner, [(text, greedy(9)) for text in ("once", "a second one")])
+    untouched = load_pipeline(folder)
+    assert results == [untouched(text, **greedy(9)) for text in ("once", "a second one")]
+    assert [len(result) for result in results] == [2, 2]
+
+
+# An empty prompt
+
+
+@pytest.mark.parametrize("parameters", [greedy(6), greedy(6) | {"return_full_text": False}, greedy(1)])
+def test_an_empty_prompt_goes_on_from_the_token_that_begins_a_text(parameters: Parameters, tmp_path: Path) -> None:
+    runner = gpt2(tmp_path)
+    results = run(runner, [(text, parameters) for text in ("", "once", "", "upon a time")])
+    assert results == [runner.pipe(text, **parameters) for text in ("", "once", "", "upon a time")]
+    assert results[0] != [{"generated_text": ""}]
+
+
+def test_an_empty_prompt_counts_as_the_token_that_it_begins_with(tmp_path: Path) -> None:
+    runner = gpt2(tmp_path)
+    assert prepare(runner, "").model_inputs[0].forward_parameters["max_new_tokens"] == 127
+    (result,) = runner.preprocess([("", {"max_new_tokens": 128})])
+    assert str(result) == "The input has 1 tokens and asks for 128 new ones; the model takes 128 in all."
+
+
+def test_an_empty_prompt_of_a_model_without_such_a_token_is_an_error(tmp_path: Path) -> None:
+    folder = media_models.make(media_models.gpt2, tmp_path)
+    transformers.GenerationConfig(eos_token_id=256, pad_token_id=256).save_pretrained(folder)
+    (result,) = runner_of(load_pipeline(folder)).preprocess([("", greedy(3))])
+    assert isinstance(result, Rejected)
+    assert str(result) == "The input has no tokens, and this model has none that begins a text: send some text."
