@@ -159,6 +159,22 @@ WANTED: Mapping[InputKind, str] = {
 }
 
 
+# What a client has.
+SENT: Mapping[InputKind, str] = {
+    "text": "your text",
+    "image": "your image",
+    "audio": "your recording",
+    "table": "your table and question",
+}
+
+
+def how_to_send(task: Task) -> str:
+    """In one sentence, what a client sends."""
+    required = "".join(f" and {name}" for name in task.required_parameters)
+    form = f" as {JSON}" if required or task.input_kind == "table" else ""
+    return f"Send {SENT[task.input_kind]}{required}{form} with POST to /."
+
+
 # Answers
 
 
@@ -167,4 +183,5 @@ def render(request: InferenceRequest, outputs: list[Any], task: Task) -> bytes:
     if not request.is_json:
         return to_json(outputs[0])
     reshaped = [task.reshape_output(output) for output in outputs]
-    return to_json(reshaped if request.is_list or task.always_list(outputs[0]) else reshaped[0])
+    is_list = request.is_list and not (task.unwraps_one and len(outputs) == 1)
+    return to_json(reshaped if is_list or task.always_list(outputs[0]) else reshaped[0])

@@ -227,7 +227,7 @@ def test_the_charset_of_a_text_is_that_of_its_type() -> None:
     assert parse(b"caf\xe9", latin, TEXT, 1).inputs == ["café"]
 
 
-def test_a_form_of_utf_8_that_nobody_encoded_is_read() -> None:
+def test_a_form_of_utf_8_without_percent_signs_is_read() -> None:
     assert parse("inputs=café".encode(), FORM, TEXT, 1).inputs == ["café"]
 
 

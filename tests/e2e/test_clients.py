@@ -241,7 +241,7 @@ def test_a_body_that_is_a_file_is_answered_as_its_base64_in_the_json_form(
     raw = client.post(f"/{task}", content=data, headers=headers)
     form = client.post(f"/{task}", json={"inputs": base64.b64encode(data).decode()})
     assert raw.status_code == form.status_code == 200
-    assert raw.json() == form.json()
+    assert plain(raw.json()) == form.json()  # a segment's null of a score is not in the JSON form
 
 
 def test_pairs_of_texts_and_lists_of_them_are_answered_in_lists(every_task: Process, every_model: Path) -> None:
