@@ -247,14 +247,21 @@ class Service:
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI document of what is loaded."""
-        s, loaded = self.settings, self.loaded()
-        facts = Facts(
-            loaded.info.task, loaded.task, loaded.info, VERSION, s.max_inputs, s.max_new_tokens, bool(s.api_key)
-        )
+        facts = self._facts(self.loaded())
         # Clients resolve its paths against the root of the host, if nothing else is said.
         prefix: str = request.scope.get("root_path", "").rstrip("/")
         servers = {"servers": [{"url": prefix}]} if prefix else {}
         return JSONResponse(to_json(openapi.document(facts) | servers))
+
+    def _facts(self, loaded: Loaded) -> Facts:
+        s, info = self.settings, loaded.info
+        return Facts(info.task, loaded.task, info, VERSION, s.max_inputs, s.max_new_tokens, bool(s.api_key))
+
+    def usage(self) -> str:
+        """What a client that asks for what is not there is told to do."""
+        if self._loaded is None:
+            return "The server is starting: the model is not loaded yet."
+        return openapi.usage(self._facts(self._loaded))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text, of all workers."""
@@ -288,7 +295,7 @@ def create_app(settings: Settings | None = None, runner: ServedRunner | None = N
         routes=routes,
         middleware=middleware_stack(paths, settings.cors_origins, lambda: service.startup_error),
         lifespan=service.lifespan,
-        exception_handlers=ErrorHandlers(show_errors=settings.show_errors).by_type,
+        exception_handlers=ErrorHandlers(show_errors=settings.show_errors, usage=service.usage).by_type,
     )
     app.router.redirect_slashes = False
     app.state.service = service

@@ -36,7 +36,7 @@ class ClientError(PipelineServerError):
 
 
 class Malformed(ClientError):
-    """Not UTF-8, not JSON, no inputs, or a wrong type."""
+    """Not UTF-8, not JSON, no inputs, a wrong type, or more dimensions than there are."""
 
 
 class Unauthorized(ClientError):

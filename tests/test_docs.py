@@ -20,17 +20,8 @@ from tests.e2e.test_clients import CASES
 from tests.support.compare import assert_same
 from tests.support.fakes import FakeRunner
 from tests.support.process import Process
+from tests.support.readme import README, ROOT, table
 from tests.support.sentences import EMBEDDING
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-
-
-def table(heading: str) -> list[list[str]]:
-    """The rows of the first table under a heading of the README, without its head."""
-    section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
 def blocks(language: str) -> list[str]:

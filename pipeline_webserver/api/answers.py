@@ -77,6 +77,6 @@ TABLE_ANSWER = Answer(
 _BOX = schemas_of(ObjectDetectionBoundingBox)["ObjectDetectionBoundingBox"]
 OBJECTS = Answer("Object", structure({"label": TEXT, "score": NUMBER, "box": _BOX}))
 _MASK: Schema = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
-SEGMENTS = Answer("Segment", structure({"label": TEXT, "score": nullable(NUMBER), "mask": _MASK}))
+SEGMENTS = Answer("Segment", structure({"label": TEXT, "score": nullable(NUMBER), "mask": _MASK}, "score"))
 _CHUNK = structure({"text": TEXT, "timestamp": array(nullable(NUMBER))})
 TRANSCRIPT = Answer("Transcript", structure({"text": TEXT, "chunks": array(_CHUNK)}, "chunks"), depths=(0, 1))

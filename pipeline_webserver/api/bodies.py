@@ -5,7 +5,7 @@ It must never know Starlette, what JSON means, nor any one task.
 """
 
 import codecs
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,34 +14,50 @@ import orjson
 from python_multipart import FormParser, create_form_parser
 from python_multipart.exceptions import FormParserError
 
-from pipeline_webserver.api.codec import JSON
+from pipeline_webserver.api.codec import BYTE_ORDER_MARK, JSON
 from pipeline_webserver.errors import Malformed, UnsupportedMediaType
 
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 # The field of a form, and of the JSON form, that has the input.
 INPUTS = "inputs"
+# Of Python's codecs, those that are no charset: some are slow, or mean something else than the bytes say.
+NO_CHARSETS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The bytes of a body and what they are: JSON, or an input of a media type, which may be empty."""
+    """The bytes of a body and what they are: JSON, or an input of a media type, which may be empty.
+
+    `is_field`: the text of a form's field, where a file is in base64, as in JSON.
+    """
 
     content: bytes
     is_json: bool
     media_type: str = ""
     charset: str = "utf-8"
+    is_field: bool = False
 
     def text(self) -> str:
         """The input as a text. Raises `Malformed` or `UnsupportedMediaType`."""
         try:
-            codecs.lookup(self.charset)
-            text = self.content.decode(self.charset)
+            text = self.content.decode(_codec(self.charset))
         except LookupError:
-            raise UnsupportedMediaType(f"The charset {self.charset!r} is not known; UTF-8 is.") from None
+            raise UnsupportedMediaType(f"The charset {self.charset[:40]!r} is not known; UTF-8 is.") from None
         except UnicodeDecodeError as error:
             name = "UTF-8" if self.charset == "utf-8" else self.charset
             raise Malformed(f"The body is not {name}: {error.reason} at byte {error.start}.") from None
         return text.removeprefix("\ufeff")
+
+
+def _codec(charset: str) -> str:
+    """Raises `LookupError`."""
+    try:
+        name = codecs.lookup(charset).name
+    except ValueError:  # a NUL in it
+        raise LookupError from None
+    if name in NO_CHARSETS:
+        raise LookupError
+    return name
 
 
 def read_body(content: bytes, content_type: str) -> Body:
@@ -53,11 +69,10 @@ def read_body(content: bytes, content_type: str) -> Body:
         return Body(content, is_json=True)
     if media_type == MULTIPART:
         return _only_part(content, content_type)
-    if media_type in {FORM, ""}:
-        if _is_json_form(content):
-            return Body(content, is_json=True)
-        if media_type == FORM and content.startswith(f"{INPUTS}=".encode()):
-            return Body(_only_field(content), is_json=False, media_type=media_type)
+    if media_type in {FORM, ""} and _is_json_form(content):
+        return Body(content, is_json=True)
+    if media_type == FORM and _is_form(content):
+        return _field(_only_field(content), "")
     return Body(content, is_json=False, media_type=media_type, charset=charset)
 
 
@@ -72,6 +87,7 @@ def _parse_type(content_type: str) -> tuple[str, str]:
 
 def _is_json_form(content: bytes) -> bool:
     """Whether it is a JSON object with inputs, and not a text that merely begins with a brace."""
+    content = content.removeprefix(BYTE_ORDER_MARK)
     if not content.lstrip().startswith(b"{"):
         return False
     try:
@@ -81,15 +97,30 @@ def _is_json_form(content: bytes) -> bool:
     return isinstance(value, dict) and INPUTS in value
 
 
+def _is_form(content: bytes) -> bool:
+    """Whether it has the field for the input, and is not a text with that in it: encoded forms have no white space."""
+    name = f"{INPUTS}=".encode()
+    return content.startswith(name) or (b"&" + name in content and len(content.split(None, 1)) == 1)
+
+
 def _only_field(content: bytes) -> bytes:
     """The value of `inputs` in a form that has no other field."""
     try:
-        fields = parse_qsl(content.decode("ascii"), keep_blank_values=True, max_num_fields=2)
-    except ValueError:  # not ASCII, or more fields
+        fields = parse_qsl(content.decode(), keep_blank_values=True, errors="strict", max_num_fields=2)
+    except UnicodeDecodeError as error:
+        raise Malformed(f"The form is not UTF-8: {error.reason}.") from None
+    except ValueError:  # more fields
         fields = []
     if len(fields) != 1:
-        raise UnsupportedMediaType(f"A form has one field, {INPUTS!r}; send parameters as {JSON}.")
+        raise UnsupportedMediaType(
+            f"A form has one field, {INPUTS!r}, with %26 for each & in it; send parameters as {JSON}."
+        )
     return fields[0][1].encode()
+
+
+def _field(value: bytes, content_type: str) -> Body:
+    """What a form's field is; it seldom has a type."""
+    return replace(read_body(value, content_type), is_field=True)
 
 
 def _only_part(content: bytes, content_type: str) -> Body:
@@ -112,7 +143,7 @@ def _only_part(content: bytes, content_type: str) -> Body:
 
 def _parse_multipart(content: bytes, content_type: str, add: Any) -> None:
     def on_field(field: Any) -> None:
-        add(read_body(field.value or b"", "text/plain"))
+        add(_field(field.value or b"", field.content_type or ""))
 
     def on_file(file: Any) -> None:
         file.file_object.seek(0)

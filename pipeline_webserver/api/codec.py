@@ -1,5 +1,6 @@
 """JSON as bytes, both ways, and the form of a time-out: what all routes share. It must never know what values mean."""
 
+import codecs
 from typing import Any
 
 import orjson
@@ -8,6 +9,8 @@ from pipeline_webserver.errors import Malformed
 
 # The media type.
 JSON = "application/json"
+# Some editors and shells begin UTF-8 with it.
+BYTE_ORDER_MARK = codecs.BOM_UTF8
 # Seconds over 0, as the header `X-Request-Timeout` has them; ECMA-262 and Python read it alike.
 TIMEOUT_PATTERN = r"^(?=[0-9.]*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$"
 
@@ -15,7 +18,7 @@ TIMEOUT_PATTERN = r"^(?=[0-9.]*[1-9])[0-9]{1,9}(\.[0-9]{1,9})?$"
 def read_json(body: bytes) -> Any:
     """The value of a UTF-8 body. Raises `Malformed`."""
     try:
-        return orjson.loads(body)
+        return orjson.loads(body.removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError as error:
         raise Malformed(f"The body is not JSON: {error}.") from None
 

@@ -34,7 +34,9 @@ class ErrorFacts:
 
 
 ERROR_TABLE: dict[type[PipelineServerError], ErrorFacts] = {
-    Malformed: ErrorFacts(400, "malformed", "Not UTF-8, not JSON, no `inputs`, or a wrong type."),
+    Malformed: ErrorFacts(
+        400, "malformed", "Not UTF-8, not JSON, no `inputs`, a wrong type, or more `dimensions` than there are."
+    ),
     Unauthorized: ErrorFacts(401, "unauthorized", "The API key is missing or wrong."),
     NotServed: ErrorFacts(404, "not_served", "Embeddings of a model that has none."),
     TooSlow: ErrorFacts(408, "too_slow", "The body did not arrive in time."),

@@ -18,14 +18,14 @@ from pipeline_webserver.api.parameters import check_parameters
 from pipeline_webserver.api.tasks import InputKind, Task
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge, UnsupportedMediaType
 
-DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
     """The inputs of a request, the pipeline's parameters for them, and the form of the answer.
 
-    An input is a text, a pair `{"text", "text_pair"}`, the bytes of a file, a table `{"table", "query"}`, or tokens.
+    An input is a text, a pair `{"text", "text_pair"}`, the bytes of a file, or a table `{"table", "query"}`.
     `is_json`: the JSON form. `is_list`: a list of inputs, even of one.
     """
 
@@ -43,19 +43,22 @@ def parse(body: bytes, content_type: str, task: Task, max_inputs: int) -> Infere
     given = read_body(body, content_type)
     if given.is_json:
         return _parse_json(given.content, task, max_inputs)
-    inputs = [_raw(given, task.input_kind)]
+    inputs = [_raw(given, task)]
     return InferenceRequest(inputs, _checked({}, task), is_json=False, is_list=False)
 
 
-def _raw(body: Body, input_kind: InputKind) -> object:
+def _raw(body: Body, task: Task) -> object:
     """The body as the input. Most media types mean nothing."""
+    input_kind = task.input_kind
     kind = body.media_type.partition("/")[0]
     if input_kind == "table":
         raise UnsupportedMediaType(f"This pipeline takes a table with a question, as {JSON}.")
     if kind in {"image", "audio", "video", "text"} - {input_kind}:
         wanted = "text" if input_kind == "text" else f"{input_kind}/*"
         raise UnsupportedMediaType(f"This pipeline takes {wanted}, not {body.media_type}.")
-    return body.text() if input_kind == "text" else body.content
+    if body.is_field or input_kind == "text":
+        return READERS[input_kind](body.text(), task)
+    return body.content
 
 
 def _parse_json(body: bytes, task: Task, max_inputs: int) -> InferenceRequest:
@@ -156,6 +159,22 @@ WANTED: Mapping[InputKind, str] = {
 }
 
 
+# What a client has.
+SENT: Mapping[InputKind, str] = {
+    "text": "your text",
+    "image": "your image",
+    "audio": "your recording",
+    "table": "your table and question",
+}
+
+
+def how_to_send(task: Task) -> str:
+    """In one sentence, what a client sends."""
+    required = "".join(f" and {name}" for name in task.required_parameters)
+    form = f" as {JSON}" if required or task.input_kind == "table" else ""
+    return f"Send {SENT[task.input_kind]}{required}{form} with POST to /."
+
+
 # Answers
 
 
@@ -164,4 +183,5 @@ def render(request: InferenceRequest, outputs: list[Any], task: Task) -> bytes:
     if not request.is_json:
         return to_json(outputs[0])
     reshaped = [task.reshape_output(output) for output in outputs]
-    return to_json(reshaped if request.is_list or task.always_list(outputs[0]) else reshaped[0])
+    is_list = request.is_list and not (task.unwraps_one and len(outputs) == 1)
+    return to_json(reshaped if is_list or task.always_list(outputs[0]) else reshaped[0])

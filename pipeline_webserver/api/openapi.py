@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline_webserver.api.codec import JSON, TIMEOUT_PATTERN
 from pipeline_webserver.api.error_responses import NAMES, error_references, error_responses
+from pipeline_webserver.api.inference_api import how_to_send
 from pipeline_webserver.api.json_schema import INTEGER, TEXT, Schema, ref
 from pipeline_webserver.api.schemas import BINARY, MEDIA_TYPES, Facts, component_schemas, text_schema
 from pipeline_webserver.model_info import ModelInfo
@@ -57,6 +58,12 @@ def document(facts: Facts) -> dict[str, Any]:
         "paths": _paths(facts),
         "components": _components(facts),
     }
+
+
+def usage(facts: Facts) -> str:
+    """For clients that ask for what is not there: what to send, and the routes there are."""
+    routes = [f"{method.upper()} {path}" for path, methods in _paths(facts).items() for method in methods]
+    return f"{how_to_send(facts.task)} There are {', '.join(routes)}."
 
 
 def _paths(facts: Facts) -> dict[str, Any]:

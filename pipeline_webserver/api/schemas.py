@@ -31,11 +31,15 @@ MEDIA_TYPES: Mapping[InputKind, tuple[str, ...]] = {
     "audio": ("audio/wav", "audio/flac", "audio/mpeg", "audio/ogg"),
 }
 BINARY: Schema = {"type": "string", "format": "binary"}
+# Of base64, which may be in lines.
+_SPACE = r"[ \t\r\n]*"
+_DIGIT, _PAD = f"([A-Za-z0-9+/]{_SPACE})", f"(={_SPACE})"
+_LAST = f"({_DIGIT}{{2}}{_PAD}{{2}}|{_DIGIT}{{3}}{_PAD})"
 BASE64_FILE: Schema = {
     "type": "string",
     "contentEncoding": "base64",
     "minLength": 4,
-    "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    "pattern": f"^(data:[^,]{{0,200}};base64,)?{_SPACE}({_DIGIT}{{4}})*{_LAST}?$",
 }
 PAIR: Schema = {**structure({"text": TEXT, "text_pair": TEXT}), "additionalProperties": False}
 COLUMNS: Schema = {
@@ -106,7 +110,8 @@ def component_schemas(facts: Facts) -> dict[str, Schema]:
 def input_schema(task: Task, model_info: ModelInfo) -> Schema:
     """One input of the JSON form."""
     if task.is_file:
-        return BASE64_FILE
+        named = {**structure({task.input_kind: BASE64_FILE}), "additionalProperties": False}
+        return {"anyOf": [BASE64_FILE, named]}
     if task.input_kind == "table":
         return TABLE
     return {"anyOf": [TEXT, PAIR]} if task.accepts_pairs else text_schema(task, model_info)

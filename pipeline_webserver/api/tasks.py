@@ -65,6 +65,7 @@ class Task:
     - `pooled`: the JSON form asks for what the model's sentence-transformers configuration makes of the output.
     - `reshape_output`: from the pipeline's output to the JSON form.
     - `always_list`: of a pipeline's output, whether the JSON form puts it into a list even for a single input.
+    - `unwraps_one`: a list of one input is answered as that input alone.
     """
 
     specification: type
@@ -81,6 +82,7 @@ class Task:
     pooled: bool = False
     reshape_output: Callable[[Any], Any] = lambda output: output
     always_list: Callable[[Any], bool] = lambda output: False
+    unwraps_one: bool = False
     parameters_model: type[BaseModel] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +118,11 @@ class Task:
 def _labels_with_scores(output: Any) -> Any:
     pairs = zip(output["labels"], output["scores"], strict=True)
     return [{"label": label, "score": score} for label, score in pairs]
+
+
+def _without_missing_scores(output: Any) -> Any:
+    """Semantic segments have none; a client in JavaScript takes a number or nothing."""
+    return [{name: value for name, value in segment.items() if value is not None} for segment in output]
 
 
 TASKS = {
@@ -167,6 +174,7 @@ TASKS = {
         example_parameters={"candidate_labels": ["technology", "sports"]},
         accepts_empty=False,
         reshape_output=_labels_with_scores,
+        unwraps_one=True,  # the client in JavaScript takes no list of lists
     ),
     "text-generation": Task(
         TextGenerationInputGenerateParameters,
@@ -216,6 +224,7 @@ TASKS = {
             "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
         ),
         input_kind="image",
+        reshape_output=_without_missing_scores,
     ),
     "image-feature-extraction": Task(
         ImageFeatureExtractionParameters,

@@ -4,6 +4,7 @@ It must never know where an error is raised.
 """
 
 import logging
+from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -35,10 +36,14 @@ class JSONResponse(Response):
 
 
 class ErrorHandlers:
-    """The handlers of every error; with `show_errors`, responses have details that otherwise only the log has."""
+    """The handlers of every error; with `show_errors`, responses have details that otherwise only the log has.
 
-    def __init__(self, *, show_errors: bool) -> None:
+    `usage` returns what a client that asks for what is not there is told to do.
+    """
+
+    def __init__(self, *, show_errors: bool, usage: Callable[[], str]) -> None:
         self.show_errors = show_errors
+        self.usage = usage
 
     @property
     def by_type(self) -> dict[type[Exception], ExceptionHandler]:
@@ -71,7 +76,7 @@ class ErrorHandlers:
         """A path or method that does not exist."""
         assert isinstance(error, HTTPException)
         error_type = error.detail.lower().replace(" ", "_")
-        message = f"{error.detail}: {request.method} {request.scope['path']}. Send your text with POST to /."
+        message = f"{error.detail}: {request.method} {request.scope['path']}. {self.usage()}"
         return _error_response(request, error.status_code, error_type, message, dict(error.headers or {}))
 
     async def on_bug(self, request: Request, error: Exception) -> Response:

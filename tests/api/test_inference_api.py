@@ -265,5 +265,36 @@ def test_the_form_of_zero_shot_classification_is_labels_with_scores() -> None:
     output = {"sequence": "a", "labels": ["x", "y"], "scores": [0.75, 0.25]}
     shaped = [{"label": "x", "score": 0.75}, {"label": "y", "score": 0.25}]
     assert answer(ONE, [output], "zero-shot-classification") == shaped
-    assert answer(LIST, [output], "zero-shot-classification") == [shaped]
+    assert answer(LIST, [output, output], "zero-shot-classification") == [shaped, shaped]
     assert answer(RAW, [output], "zero-shot-classification") == output
+
+
+# What the client in JavaScript sends and takes
+
+
+def test_one_text_in_a_list_is_answered_as_that_text_where_the_javascript_client_takes_no_list_of_lists() -> None:
+    output = {"sequence": "a", "labels": ["x"], "scores": [1.0]}
+    assert answer(LIST, [output], "zero-shot-classification") == [{"label": "x", "score": 1.0}]
+
+
+def test_a_segment_without_a_score_has_none_in_the_json_form_and_null_as_the_pipeline_in_the_raw_one() -> None:
+    scored, unscored = ({"label": "sky", "score": score, "mask": "iVBORw=="} for score in (0.5, None))
+    wanted = [scored, {"label": "sky", "mask": "iVBORw=="}]
+    assert answer(ONE, [[scored, unscored]], "image-segmentation") == wanted
+    assert answer(LIST, [[scored], [unscored]], "image-segmentation") == [wanted[:1], wanted[1:]]
+    assert answer(RAW, [[unscored]], "image-segmentation") == [unscored]
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "more"),
+    [
+        ("zero-shot-image-classification", "image", {"parameters": {"candidate_labels": ["x"]}}),
+        ("object-detection", "image", {}),
+        ("audio-classification", "audio", {}),
+    ],
+)
+def test_a_file_may_be_the_one_field_of_an_object_of_its_kind(task: str, kind: str, more: Any) -> None:
+    assert parse_form({"inputs": {kind: "iVBORw=="}, **more}, task).inputs == [b"\x89PNG"]
+    for wrong in ({"file": "iVBORw=="}, {kind: "iVBORw==", "more": 1}, {kind: 5}, {}):
+        with pytest.raises(Malformed, match=f"^'inputs' must be the base64 of an {kind} file, or a list of such"):
+            parse_form({"inputs": wrong, **more}, task)

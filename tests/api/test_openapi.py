@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from pipeline_webserver.api.codec import TIMEOUT_PATTERN
-from pipeline_webserver.api.openapi import document, info
+from pipeline_webserver.api.openapi import document, info, usage
 from pipeline_webserver.api.schemas import Facts
 from pipeline_webserver.api.tasks import TASKS
 from tests.api.model_infos import embedding_info, model_info
@@ -124,3 +124,23 @@ def test_info_is_the_model_the_limits_and_the_version() -> None:
         "limits": {"max_inputs": 7, "max_body_bytes": 5},
         "version": "1.2.3",
     }
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("text-generation", "Send your text with POST to /."),
+        ("object-detection", "Send your image with POST to /."),
+        ("audio-classification", "Send your recording with POST to /."),
+        ("table-question-answering", "Send your table and question as application/json with POST to /."),
+        ("zero-shot-classification", "Send your text and candidate_labels as application/json with POST to /."),
+        ("zero-shot-image-classification", "Send your image and candidate_labels as application/json with POST to /."),
+    ],
+)
+def test_the_usage_says_what_the_task_takes(task: str, words: str) -> None:
+    assert usage(facts_of(task)).startswith(f"{words} There are POST /, GET /health,")
+
+
+def test_the_usage_has_the_route_of_embeddings_where_there_are_some() -> None:
+    assert "POST /v1/embeddings," in usage(EMBEDDINGS)
+    assert "/v1/embeddings" not in usage(facts_of("feature-extraction"))

@@ -172,3 +172,21 @@ def test_a_report_of_an_optimization_has_all_of_its_fields() -> None:
     assert report["required"] == ["name", "applied", "difference", "gains", "reason"]
     assert allows(report, asdict(REPORT))
     assert not allows(report, {"name": "a", "applied": True})
+
+
+@pytest.mark.parametrize(
+    ("value", "is_allowed"),
+    [
+        ("iVBORw==", True),
+        ("iVBO\r\nRw==\r\n", True),
+        ("data:image/png;base64,iVBORw==", True),
+        ({"image": "iVBORw=="}, True),
+        ({"audio": "iVBORw=="}, False),
+        ({"image": "iVBORw==", "more": 1}, False),
+        ("iVBORw", False),
+        ("a cat!", False),
+    ],
+)
+def test_a_file_is_base64_in_lines_or_a_data_url_or_in_an_object(value: Any, is_allowed: bool) -> None:
+    schemas = component_schemas(facts("object-detection", model_info()))
+    assert allows(schemas["Request"], {"inputs": value}, **schemas) is is_allowed

@@ -241,7 +241,7 @@ def test_a_body_that_is_a_file_is_answered_as_its_base64_in_the_json_form(
     raw = client.post(f"/{task}", content=data, headers=headers)
     form = client.post(f"/{task}", json={"inputs": base64.b64encode(data).decode()})
     assert raw.status_code == form.status_code == 200
-    assert raw.json() == form.json()
+    assert plain(raw.json()) == form.json()  # a segment's null of a score is not in the JSON form
 
 
 def test_pairs_of_texts_and_lists_of_them_are_answered_in_lists(every_task: Process, every_model: Path) -> None:
@@ -312,7 +312,7 @@ def test_openais_async_client_gets_them_too(every_task: Process) -> None:
 
 def test_openais_client_says_what_was_wrong(every_task: Process) -> None:
     client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none", max_retries=0)
-    with pytest.raises(openai.UnprocessableEntityError, match="'dimensions' is 385; the model's embeddings have 384"):
+    with pytest.raises(openai.BadRequestError, match="'dimensions' is 385; the model's embeddings have 384"):
         client.embeddings.create(input="a", model="any", dimensions=385)
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
         client.embeddings.create(input=[[15339, 1917]], model="any")

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from pipeline_webserver.errors import Malformed, PipelineServerError, TooLarge, UnsupportedMediaType
-from pipeline_webserver.web.content_encoding import decode_body
+from pipeline_webserver.web.content_encoding import MAX_MEMBERS, decode_body
 
 TEXT = b"a text " * 10
 
@@ -28,6 +28,9 @@ def raw_deflate(body: bytes) -> bytes:
         (raw_deflate(TEXT), "deflate"),
         (gzip.compress(zlib.compress(TEXT)), "deflate, gzip"),
         (gzip.compress(TEXT), "identity, gzip"),
+        (gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:]), "gzip"),
+        (gzip.compress(TEXT[:9]) + gzip.compress(b"") + gzip.compress(TEXT[9:]) + bytes(512), "gzip"),
+        (gzip.compress(b"") * (MAX_MEMBERS - 1) + gzip.compress(TEXT), "gzip"),
     ],
 )
 def test_what_is_compressed_is_decompressed(body: bytes, encoding: str) -> None:
@@ -40,8 +43,15 @@ def test_what_is_compressed_is_decompressed(body: bytes, encoding: str) -> None:
         (gzip.compress(b"a" * 71), "gzip", TooLarge, "over 70 bytes once it is decompressed; the limit is 70."),
         (gzip.compress(bytes(10_000_000)), "gzip", TooLarge, "has over 70 bytes"),
         (gzip.compress(TEXT)[:-9], "gzip", Malformed, "The body ends in the middle of its gzip data."),
-        (b"", "gzip", Malformed, "The body ends in the middle of its gzip data."),
-        (TEXT, "gzip", Malformed, "The body is not gzip: Error -3 while decompressing data: incorrect header check."),
+        (gzip.compress(TEXT) + gzip.compress(b"")[:15], "gzip", Malformed, "ends in the middle of its gzip data."),
+        (gzip.compress(TEXT) + b"more", "gzip", Malformed, "The body is not gzip: Not a gzipped file (b'mo')."),
+        (gzip.compress(b"a" * 40) * 2, "gzip", TooLarge, "has over 70 bytes once it is decompressed"),
+        (gzip.compress(b"") * (MAX_MEMBERS + 1), "gzip", Malformed, "The body has over 1024 gzip members."),
+        (zlib.compress(TEXT) + b"more", "deflate", Malformed, "The body is not deflate: "),
+        (raw_deflate(TEXT) + b"more", "deflate", Malformed, "is not deflate: 4 bytes are behind its end."),
+        (zlib.compress(TEXT)[:-9], "deflate", Malformed, "The body ends in the middle of its deflate data."),
+        (b"", "deflate", Malformed, "The body ends in the middle of its deflate data."),
+        (TEXT, "gzip", Malformed, "The body is not gzip: Not a gzipped file (b'a ')."),
         (TEXT, "deflate", Malformed, "The body is not deflate: "),
         (TEXT, "br", UnsupportedMediaType, "'br' is not known; send it plain, or as gzip, deflate."),
         (TEXT, "gzip, zstd", UnsupportedMediaType, "The Content-Encoding 'zstd' is not known"),
@@ -69,3 +79,8 @@ def test_an_encoding_that_is_not_known_is_a_415_that_names_the_others(client: Te
 def test_a_bomb_is_a_413_and_never_held_in_memory(client: TestClient) -> None:
     response = client.post("/", content=gzip.compress(bytes(50_000))[:100], headers={"Content-Encoding": "gzip"})
     assert (response.status_code, response.json()["error_type"]) == (413, "too_large")
+
+
+def test_nothing_under_an_encoding_is_an_empty_body(client: TestClient) -> None:
+    response = client.post("/", content=b"", headers={"Content-Encoding": "gzip"})
+    assert (response.status_code, response.json()["error"][:18]) == (400, "The body is empty:")

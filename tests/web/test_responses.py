@@ -13,6 +13,11 @@ from server import create_app
 from tests.support.asgi import JSON, play, post
 from tests.support.fakes import FakeRunner
 
+USAGE = (
+    "Send your text with POST to /. There are POST /, GET /health, GET /ready, GET /info, GET /metrics, "
+    "GET /openapi.json, GET /docs."
+)
+
 
 @pytest.mark.parametrize(
     ("status", "error_type", "words", "request_"),
@@ -28,8 +33,9 @@ from tests.support.fakes import FakeRunner
         (422, "rejected", "Unknown parameter", {"json": {"inputs": "a", "parameters": {"x": 1}}}),
         (500, "inference_failed", "It failed.", {"content": b"poison"}),
         (500, "inference_failed", "inputs[2]: It failed.", {"json": {"inputs": ["a", "b", "poison"]}}),
-        (404, "not_found", "Not Found: POST /nowhere", {"url": "/nowhere"}),
-        (405, "method_not_allowed", "Method Not Allowed: PUT /", {"method": "PUT"}),
+        (404, "not_found", f"Not Found: POST /nowhere. {USAGE}", {"url": "/nowhere"}),
+        (405, "method_not_allowed", f"Method Not Allowed: PUT /. {USAGE}", {"method": "PUT"}),
+        (405, "method_not_allowed", f"Method Not Allowed: GET /. {USAGE}", {"method": "GET"}),
     ],
 )
 def test_each_error_has_its_status_its_type_and_a_text_that_says_what_was_wrong(
@@ -81,3 +87,16 @@ def test_a_bug_of_ours_is_a_500_that_gives_nothing_away() -> None:
     assert "secret" not in response.text
     assert response.headers["x-request-id"]
     assert response.headers["cache-control"] == "no-store"
+
+
+def test_what_is_not_there_is_a_404_that_names_the_routes_to_openais_clients_too(client: TestClient) -> None:
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        body = client.post(path, json={"prompt": "a"}).json()
+        assert body["error"]["message"] == f"Not Found: POST {path}. {USAGE}"
+
+
+def test_before_the_model_is_loaded_a_404_says_that_the_server_is_starting() -> None:
+    client = TestClient(create_app(Settings(), FakeRunner()))  # as behind a server that listens before the start
+    response = client.post("/nowhere")
+    message = "Not Found: POST /nowhere. The server is starting: the model is not loaded yet."
+    assert (response.status_code, response.json()["error"]) == (404, message)

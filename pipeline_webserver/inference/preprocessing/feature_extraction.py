@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers.pipelines.base import Pipeline
 
-from pipeline_webserver.errors import Rejected
+from pipeline_webserver.errors import Malformed, Rejected
 from pipeline_webserver.inference.embeddings.sentence_embedding import SentenceEmbedding, count_prompt_tokens
 from pipeline_webserver.inference.model_inputs import Limits, ModelInput
 from pipeline_webserver.inference.preprocessing.base import CheckedInput, Postprocess
@@ -74,7 +74,7 @@ class FeatureExtractionPreprocessor(TextPreprocessor):
                 raise Rejected(f"Parameter {unusable[0]!r}: this model has no sentence-transformers configuration.")
             return super().pipeline_parameters(value, parameters)
         if (dimensions := parameters.get("dimensions", 1)) > embedding.dim:
-            raise Rejected(f"Parameter 'dimensions' is {dimensions}; the model's embeddings have {embedding.dim}.")
+            raise Malformed(f"Parameter 'dimensions' is {dimensions}; the model's embeddings have {embedding.dim}.")
         pipeline_parameters = dict(super().pipeline_parameters(value, {"truncation": True, **parameters}))
         limits = [limit for limit in (embedding.max_tokens, self.max_tokens) if limit is not None]
         if pipeline_parameters["truncation"] and limits:

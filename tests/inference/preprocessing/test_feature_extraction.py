@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from pipeline_webserver.errors import ConfigurationError, Rejected, TooLarge
+from pipeline_webserver.errors import ConfigurationError, Malformed, Rejected, TooLarge
 from pipeline_webserver.inference.loading import load
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from tests.inference.conftest import ServeHub
@@ -54,7 +54,7 @@ def test_without_normalization_fewer_dimensions_are_the_first_numbers(minilm: Pi
         (
             "a",
             POOLED | {"dimensions": 385},
-            Rejected,
+            Malformed,
             "Parameter 'dimensions' is 385; the model's embeddings have 384.",
         ),
         (
