@@ -6,6 +6,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from transformers.utils import hub
 
 from tests.support.hub import running_hub
 
@@ -24,6 +25,7 @@ def serve_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServeHub:
         with running_hub(models) as (url, paths):
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
             monkeypatch.setattr(constants, "ENDPOINT", url)
+            monkeypatch.setattr(hub.hf_api(), "endpoint", url)  # it keeps the one of its first use
             resolve = url + "/{repo_id}/resolve/{revision}/{filename}"
             monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
             yield paths
