@@ -249,7 +249,7 @@ class Service:
         """The OpenAPI document of what is loaded."""
         facts = self._facts(self.loaded())
         # Clients resolve its paths against the root of the host, if nothing else is said.
-        prefix: str = request.scope.get("root_path", "").rstrip("/")
+        prefix: str = request.state.prefix
         servers = {"servers": [{"url": prefix}]} if prefix else {}
         return JSONResponse(to_json(openapi.document(facts) | servers))
 
@@ -257,11 +257,11 @@ class Service:
         s, info = self.settings, loaded.info
         return Facts(info.task, loaded.task, info, VERSION, s.max_inputs, s.max_new_tokens, bool(s.api_key))
 
-    def usage(self) -> str:
+    def usage(self, prefix: str) -> str:
         """What a client that asks for what is not there is told to do."""
         if self._loaded is None:
             return "The server is starting: the model is not loaded yet."
-        return openapi.usage(self._facts(self._loaded))
+        return openapi.usage(self._facts(self._loaded), prefix)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text, of all workers."""

@@ -168,11 +168,11 @@ SENT: Mapping[InputKind, str] = {
 }
 
 
-def how_to_send(task: Task) -> str:
-    """In one sentence, what a client sends."""
+def how_to_send(task: Task, path: str) -> str:
+    """In one sentence, what a client sends to the route of this path."""
     required = "".join(f" and {name}" for name in task.required_parameters)
     form = f" as {JSON}" if required or task.input_kind == "table" else ""
-    return f"Send {SENT[task.input_kind]}{required}{form} with POST to /."
+    return f"Send {SENT[task.input_kind]}{required}{form} with POST to {path}."
 
 
 # Answers

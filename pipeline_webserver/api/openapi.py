@@ -60,10 +60,10 @@ def document(facts: Facts) -> dict[str, Any]:
     }
 
 
-def usage(facts: Facts) -> str:
-    """For clients that ask for what is not there: what to send, and the routes there are."""
-    routes = [f"{method.upper()} {path}" for path, methods in _paths(facts).items() for method in methods]
-    return f"{how_to_send(facts.task)} There are {', '.join(routes)}."
+def usage(facts: Facts, prefix: str) -> str:
+    """For clients that ask for what is not there: what to send, and the routes there are, all under the prefix."""
+    routes = [f"{method.upper()} {prefix}{path}" for path, methods in _paths(facts).items() for method in methods]
+    return f"{how_to_send(facts.task, f'{prefix}/')} There are {', '.join(routes)}."
 
 
 def _paths(facts: Facts) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _infer(facts: Facts) -> dict[str, Any]:
         "type that says nothing, as curl's default does, is taken, too. A list of inputs has a list of answers.",
         "parameters": REQUEST_HEADERS,
         "security": _security(facts),
-        "requestBody": {"required": not facts.accepts_empty_body, "content": _inference_content(facts)},
+        "requestBody": {"required": True, "content": _inference_content(facts)},
         "responses": _inference_responses(facts, "Answer"),
     }
 
@@ -104,7 +104,8 @@ def _inference_content(facts: Facts) -> dict[str, Any]:
     raw_types = () if facts.task.required_parameters else MEDIA_TYPES[facts.task.input_kind]
     raw: dict[str, Any] = {"schema": BINARY}
     if not facts.task.is_file:
-        raw = {"schema": text_schema(facts.task, facts.model_info), "example": facts.example}
+        # An empty body is refused, also where an empty text in JSON is not.
+        raw = {"schema": text_schema(facts.task, facts.model_info) | {"minLength": 1}, "example": facts.example}
     example: dict[str, Any] = {"inputs": facts.example}
     if facts.task.required_parameters:
         example["parameters"] = dict(facts.task.example_parameters)

@@ -77,11 +77,6 @@ class Facts:
         return self.model_info.embedding is not None
 
     @property
-    def accepts_empty_body(self) -> bool:
-        """An empty body is the empty text."""
-        return self.task.input_kind == "text" and text_schema(self.task, self.model_info) == TEXT
-
-    @property
     def example(self) -> object:
         """An input of the JSON form that is answered."""
         return self.task.example_for(self.model_info.mask_token)

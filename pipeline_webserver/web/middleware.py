@@ -52,6 +52,7 @@ def middleware_stack(
 class RequestContextMiddleware:
     """Gives each request an id, in `request.state.request_id`, and each response that id and the default headers.
 
+    `request.state.prefix` is what the app is served under; the scope's own changes within mounts of the app.
     `startup_error` returns the line that replaces the traceback of a failed start.
     """
 
@@ -65,6 +66,7 @@ class RequestContextMiddleware:
         elif scope["type"] == "http":
             request = Request(scope)
             request.state.request_id = request_id(request.headers)
+            request.state.prefix = scope.get("root_path", "").rstrip("/")
             send = _with_headers(send, request.state.request_id)
         await self.app(scope, receive, send)
 

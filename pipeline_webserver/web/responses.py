@@ -15,6 +15,7 @@ from pipeline_webserver.api.codec import JSON, to_json
 from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, ERROR_TABLE, INTERNAL
 from pipeline_webserver.errors import (
     InferenceFailed,
+    NotServed,
     PipelineServerError,
     Refused,
     Unauthorized,
@@ -38,10 +39,10 @@ class JSONResponse(Response):
 class ErrorHandlers:
     """The handlers of every error; with `show_errors`, responses have details that otherwise only the log has.
 
-    `usage` returns what a client that asks for what is not there is told to do.
+    `usage` returns what a client that asks for what is not there is told to do, under the prefix that it is given.
     """
 
-    def __init__(self, *, show_errors: bool, usage: Callable[[], str]) -> None:
+    def __init__(self, *, show_errors: bool, usage: Callable[[str], str]) -> None:
         self.show_errors = show_errors
         self.usage = usage
 
@@ -64,6 +65,8 @@ class ErrorHandlers:
             _log_failure(request, error)
             if self.show_errors:
                 message += f" {type(error.__cause__).__name__}: {error.__cause__}"
+        if isinstance(error, NotServed):
+            message += f" {self.usage(request.state.prefix)}"
         if isinstance(error, Refused):
             headers["Retry-After"] = str(error.retry_after_s)
         if isinstance(error, UnsupportedMediaType) and error.accepted_encodings:
@@ -76,7 +79,7 @@ class ErrorHandlers:
         """A path or method that does not exist."""
         assert isinstance(error, HTTPException)
         error_type = error.detail.lower().replace(" ", "_")
-        message = f"{error.detail}: {request.method} {request.scope['path']}. {self.usage()}"
+        message = f"{error.detail}: {request.method} {request.scope['path']}. {self.usage(request.state.prefix)}"
         return _error_response(request, error.status_code, error_type, message, dict(error.headers or {}))
 
     async def on_bug(self, request: Request, error: Exception) -> Response:

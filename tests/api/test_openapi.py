@@ -138,9 +138,22 @@ def test_info_is_the_model_the_limits_and_the_version() -> None:
     ],
 )
 def test_the_usage_says_what_the_task_takes(task: str, words: str) -> None:
-    assert usage(facts_of(task)).startswith(f"{words} There are POST /, GET /health,")
+    assert usage(facts_of(task), "").startswith(f"{words} There are POST /, GET /health,")
 
 
 def test_the_usage_has_the_route_of_embeddings_where_there_are_some() -> None:
-    assert "POST /v1/embeddings," in usage(EMBEDDINGS)
-    assert "/v1/embeddings" not in usage(facts_of("feature-extraction"))
+    assert "POST /v1/embeddings," in usage(EMBEDDINGS, "")
+    assert "/v1/embeddings" not in usage(facts_of("feature-extraction"), "")
+
+
+def test_the_usage_has_the_paths_that_a_client_has_to_use_behind_a_prefix() -> None:
+    assert usage(EMBEDDINGS, "/api").startswith(
+        "Send your text with POST to /api/. There are POST /api/, POST /api/v1/embeddings, GET /api/health,"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_body_is_required_as_an_empty_one_is_refused(name: str) -> None:
+    body = document(ALL_FACTS[NAMES.index(name)])["paths"]["/"]["post"]["requestBody"]
+    assert body["required"] is True
+    assert body["content"].get("text/plain", {"schema": {"minLength": 1}})["schema"]["minLength"] == 1

@@ -55,23 +55,6 @@ def test_a_text_with_masks_has_the_models_own_mask_in_it(mask: str, pattern: str
     assert not allows(schema, "a text")
 
 
-@pytest.mark.parametrize(
-    ("task", "mask_token", "is_accepted"),
-    [
-        ("text-classification", None, True),
-        ("fill-mask", "[MASK]", False),
-        ("text-generation", None, True),
-        ("zero-shot-classification", None, False),
-        ("image-classification", None, False),
-        ("table-question-answering", None, False),
-    ],
-)
-def test_a_body_may_be_missing_where_the_empty_text_is_an_input(
-    task: str, mask_token: str | None, is_accepted: bool
-) -> None:
-    assert facts(task, model_info(mask_token=mask_token)).accepts_empty_body is is_accepted
-
-
 def test_every_kind_of_input_has_its_media_types() -> None:
     assert set(MEDIA_TYPES) == {task.input_kind for task in TASKS.values()}
 

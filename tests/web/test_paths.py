@@ -96,6 +96,8 @@ def test_behind_a_prefix_everything_is_found_and_counted_by_its_own_name(
         assert client.get(f"{before}/docs").status_code == 200
         assert client.get(f"{before}/static/home.js").status_code == 200
         prefix = "/models/one" if way == "stripped, deep" else "/api"
+        for missing in ("/nowhere", "/static/nothing.js"):
+            assert f"with POST to {prefix}/. There are POST {prefix}/, GET" in client.get(before + missing).text
         assert client.get(f"{before}/openapi.json").json()["servers"] == [{"url": prefix}]
     assert (
         counted("/", 200),

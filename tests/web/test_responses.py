@@ -56,6 +56,15 @@ def test_the_paths_of_openais_api_have_its_form_of_errors(client: TestClient) ->
     assert (body["error"]["type"], body["error_type"]) == ("not_served", "not_served")
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/completions"])
+def test_a_route_of_openais_api_that_is_not_served_is_answered_with_those_that_are(
+    path: str, client: TestClient
+) -> None:
+    response = client.post(path, json={"input": "a", "prompt": "a"})
+    assert response.status_code == 404
+    assert response.json()["error"]["message"].endswith(f". {USAGE}")
+
+
 def test_details_of_a_failure_go_to_the_log_under_the_request_id_and_to_clients_only_by_a_setting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -13,7 +13,7 @@ function legend(items) {
   const rows = items.map(({ label, score }, index) => {
     const swatch = element("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = colorOf(index);
-    return element("li", {}, [swatch, score === null ? label : `${label} ${percent(score)}`]);
+    return element("li", {}, [swatch, typeof score === "number" ? `${label} ${percent(score)}` : label]);
   });
   return element("ul", { class: "legend" }, rows);
 }

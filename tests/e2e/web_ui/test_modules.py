@@ -167,7 +167,10 @@ def test_masks_lie_where_the_answer_says(page: Visit) -> None:
         context.fillRect(0, 0, 160, 200);
         const {{ toBase64 }} = await import(new URL('static/calls.js', location.href));
         const mask = await toBase64(await canvas.convertToBlob());
-        const {{ node }} = await m.masks([{{ label: 'left', score: null, mask }}], await drawing());
+        const scores = {{ left: {{ score: null }}, none: {{}}, half: {{ score: 0.5 }} }};
+        const segments = Object.entries(scores).map(([label, score]) => ({{ label, mask, ...score }}));
+        const {{ node }} = await m.masks(segments, await drawing());
         const layer = node.querySelector('canvas + canvas').getContext('2d');
-        return [layer.getImageData(10, 10, 1, 1).data[3], layer.getImageData(310, 10, 1, 1).data[3]]"""
-    assert page.call("overlays.js", body) == [140, 0]
+        return [layer.getImageData(10, 10, 1, 1).data[3], layer.getImageData(310, 10, 1, 1).data[3],
+            ...Array.from(node.querySelectorAll('.legend li'), (item) => item.textContent)];"""
+    assert page.call("overlays.js", body) == [140, 0, "left", "none", "half 50.0 %"]
