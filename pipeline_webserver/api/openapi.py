@@ -51,7 +51,7 @@ def document(facts: Facts) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"{facts.task_name} with {facts.model_info.model}",
+            "title": f"{facts.task_name} with {facts.model_info.name}",
             "version": facts.version,
             "description": "One pipeline of transformers over HTTP. Requests that come together share forward passes.",
         },

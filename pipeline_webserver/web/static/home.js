@@ -77,8 +77,8 @@ function bindForm(form) {
 }
 
 function show(info) {
-  document.title = `${info.model}: ${info.task}`;
-  find("model").textContent = info.model;
+  document.title = `${info.name}: ${info.task}`;
+  find("model").textContent = info.name;
   find("card").replaceChildren(...modelCard(info));
   find("optimization-list").replaceChildren(optimizationList(info));
   const form = new Form(info);
