@@ -61,8 +61,8 @@ class Settings(BaseSettings):
     )
     name: Annotated[str, Field(max_length=100), AfterValidator(_name)] | None = Field(
         default=None,
-        description="What the web UI, `/info`, the OpenAPI document and `/v1/embeddings` call the model, in at most 100 "
-        "characters. Clients may tell models apart by it.",
+        description="What the web UI, `/info`, the OpenAPI document and `/v1/embeddings` call the model, in at most "
+        "100 characters. Clients may tell models apart by it.",
     )
     device: str = Field(
         default="auto", description="`auto`, `cpu`, `cuda:0`, `mps`. A device that is not there stops the start."

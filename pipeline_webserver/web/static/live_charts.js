@@ -2,12 +2,17 @@
 
 import { fetchMetrics } from "./api.js";
 import { Chart } from "./chart.js";
+import { element } from "./dom.js";
 import { parse, rates } from "./exposition.js";
 import { duration } from "./format.js";
 
 const INTERVAL_MS = 1000;
 
 const rounded = (number) => String(Number(number.toPrecision(3)));
+
+/** What every chart has in common. */
+const legend = () =>
+  element("p", { class: "hint legend-line" }, "From two minutes ago, left, to now, right; the number above is of now.");
 
 export class LiveCharts {
   /** @param {HTMLElement} place  for the charts @param {HTMLElement} error  for what went wrong */
@@ -20,7 +25,7 @@ export class LiveCharts {
       [new Chart("Batch size, mean", [""], rounded), (now) => [now.batchSize]],
       [new Chart("Inputs in flight", [""], rounded), (now) => [now.inputsInFlight]],
     ];
-    place.replaceChildren(...this.charts.map(([chart]) => chart.node));
+    place.replaceChildren(...this.charts.map(([chart]) => chart.node), legend());
   }
 
   /** Read the metrics once a second while the page is visible. */

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.browser import Open, Visit, axe
+from tests.support.sentences import EMBEDDING
 
 
 @pytest.mark.parametrize(
@@ -20,14 +21,17 @@ def test_the_pages_are_accessible_and_fit(
     scheme: str, width: int, open_visit: Open, url_of: Callable[[str], str], bundled_url: str
 ) -> None:
     visit = open_visit(color_scheme=scheme, viewport={"width": width, "height": 800})
-    for url in [bundled_url, url_of("token-classification"), url_of("table-question-answering")]:
+    embeddings = url_of(EMBEDDING)
+    for url in [bundled_url, url_of("token-classification"), url_of("table-question-answering"), embeddings]:
         visit.go(url)
         visit.run_example()
         visit.page.click("#raw summary")
         check(visit)
-    visit.page.goto(f"{bundled_url}/docs")
-    visit.wait_for("#schemas:not([hidden])")
-    check(visit)
+    for url in [f"{bundled_url}/docs", f"{embeddings}docs"]:
+        visit.page.goto(url)
+        visit.wait_for("#schemas:not([hidden])")
+        visit.page.evaluate("() => document.querySelectorAll('details').forEach((node) => (node.open = true))")
+        check(visit)
     visit.close()
 
 
