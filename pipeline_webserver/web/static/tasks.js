@@ -29,7 +29,7 @@ import { vectors } from "./vectors.js";
  * @property {(info: Record<string, any>) => Record<string, import("./fields.js").Field>} fields
  * @property {(info: Record<string, any>) => Example[]} examples
  * @property {Values} [initial]
- * @property {(values: Values) => import("./calls.js").Call} call
+ * @property {(values: Values, info: Record<string, any>) => import("./calls.js").Call} call
  * @property {(answer: any, values: Values, info: Record<string, any>) => Rendered | Promise<Rendered>} render
  * @property {string | null} varied
  * @property {Values} [inBurst]
@@ -123,9 +123,11 @@ export const TASKS = {
       pair("A question and its answer", "How do I change my password?", "Open the settings and choose a new one."),
       pair("Nothing in common", "The weather is nice today.", "The central bank raised its interest rates."),
     ],
-    call: ({ text, second }) => {
-      const inputs = second.trim() ? [text, second] : text;
-      return { inputs, method: method("feature_extraction", [inputs]) };
+    call: ({ text, second }, { embedding }) => {
+      if (!second.trim()) return { inputs: text, method: method("feature_extraction", [text]) };
+      const inputs = [text, second];
+      // Its client makes one array of the answer, which two texts with their own numbers of tokens are not.
+      return { inputs, method: embedding ? method("feature_extraction", [inputs]) : null };
     },
     render: embeddings,
     inBurst: { second: "" },

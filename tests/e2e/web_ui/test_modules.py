@@ -180,10 +180,11 @@ CASES: list[tuple[str, str, list[Any], Any]] = [
     (
         "tasks.js",
         """const task = m.taskOf('feature-extraction');
-           return given.map((values) => task.call({ ...values, ...task.inBurst }).inputs)
-               .concat(task.call(given[0]).inputs)""",
+           const calls = [task.call({ ...given[0], ...task.inBurst }, {}), task.call(given[0], {}),
+               task.call(given[0], { embedding: {} })];
+           return calls.map(({ inputs, method }) => [inputs, method?.positional])""",
         [{"text": "a", "second": "b"}],
-        ["a", "a", "b"],
+        [["a", ["a"]], [["a", "b"], None], [["a", "b"], [["a", "b"]]]],
     ),
     (
         "prose.js",
