@@ -157,7 +157,9 @@ def _openapi(facts: Facts) -> dict[str, Any]:
 
 
 def _docs() -> dict[str, Any]:
-    return _get("docs", "This document as a page.", _ok("A page.", "text/html", TEXT), [], [])
+    return _get(
+        "docs", "This document as a page, on which each call can be tried.", _ok("A page.", "text/html", TEXT), [], []
+    )
 
 
 def _ok(description: str, media_type: str, schema: Schema) -> dict[str, Any]:

@@ -47,9 +47,19 @@ function responseTable(operation, components) {
   return element("table", {}, element("tbody", {}, rows));
 }
 
+/** The bodies of a request, each with all of its media types. */
+function byBody(operation) {
+  const bodies = new Map();
+  for (const [type, { schema }] of Object.entries(operation.requestBody?.content ?? {})) {
+    const key = JSON.stringify(schema);
+    bodies.set(key, { types: [...(bodies.get(key)?.types ?? []), type], schema });
+  }
+  return [...bodies.values()];
+}
+
 function requestList(operation) {
-  const bodies = Object.entries(operation.requestBody?.content ?? {}).map(([type, content]) =>
-    element("li", {}, [element("code", {}, type), ": ", ...summary(content.schema)]),
+  const bodies = byBody(operation).map(({ types, schema }) =>
+    element("li", {}, [...joined(types.map((type) => [element("code", {}, type)]), ", "), ": ", ...summary(schema)]),
   );
   const headers = (operation.parameters ?? []).map((parameter) =>
     element("li", {}, [element("code", {}, parameter.name), " header: ", ...prose(parameter.description)]),

@@ -21,7 +21,7 @@ export function fileField(kind) {
     file = next;
     control.files = fileList(next); // so that it names the file, wherever that came from
     url = next ? URL.createObjectURL(next) : "";
-    size.textContent = next ? `${next.name}, ${Math.ceil(next.size / 1024)} KiB` : "";
+    size.textContent = next ? `${Math.ceil(next.size / 1024)} KiB` : "";
     isUnreadable = false;
     preview.replaceChildren();
     if (next) show(next, url);

@@ -34,10 +34,13 @@ async function open(link, onUnauthorized) {
  */
 export function bindKeyLinks(links, needsKey, onUnauthorized) {
   for (const link of links) {
-    link.addEventListener("click", (event) => {
-      if (!apiKey() && !needsKey()) return; // without keys, it is a link like any other
+    const follow = (event) => {
+      const isMenu = event.button === 2;
+      if (isMenu || (!apiKey() && !needsKey())) return; // without keys, it is a link like any other
       event.preventDefault();
       open(link, onUnauthorized);
-    });
+    };
+    link.addEventListener("click", follow);
+    link.addEventListener("auxclick", follow); // the middle button
   }
 }

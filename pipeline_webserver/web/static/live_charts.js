@@ -10,6 +10,11 @@ const INTERVAL_MS = 1000;
 
 const rounded = (number) => String(Number(number.toPrecision(3)));
 
+/** Without what a run says, too, when the server cannot be reached. */
+function whyUnread({ type, sentences }) {
+  return type === "network" || !sentences ? "The metrics cannot be read." : sentences.join(" ");
+}
+
 /** What every chart has in common. */
 const legend = () =>
   element("p", { class: "hint legend-line" }, "From two minutes ago, left, to now, right; the number above is of now.");
@@ -44,7 +49,7 @@ export class LiveCharts {
       this.last = { samples, at };
       this.error.textContent = "";
     } catch (error) {
-      this.error.textContent = error.sentences?.join(" ") ?? "The metrics cannot be read.";
+      this.error.textContent = whyUnread(error);
     }
   }
 

@@ -19,8 +19,8 @@ export function maxInput({ max_tokens: limit, embedding, limits }) {
 /** Pairs of a term and its value. */
 export function modelCard(info) {
   const facts = {
-    Model: info.model === info.name ? null : info.model,
     Task: info.task,
+    "Loaded from": info.model === info.name ? null : info.model,
     Device: info.device,
     "Data type": info.dtype,
     Threads: info.threads,

@@ -17,7 +17,7 @@ export function joined(lists, separator) {
 }
 
 const RANGES = { minimum: "≥", maximum: "≤", exclusiveMinimum: ">", exclusiveMaximum: "<" };
-const COUNTS = { minItems: "at least", maxItems: "at most", minLength: "at least", maxLength: "at most" };
+const COUNTS = { minItems: "items ≥", maxItems: "items ≤", minLength: "length ≥", maxLength: "length ≤" };
 
 function patternWords(pattern) {
   const literal = literalOf(pattern);
@@ -37,6 +37,7 @@ function limits(schema) {
 /** A schema in a few words, with links to the schemas that it refers to. */
 export function summary(schema) {
   if (schema.$ref) return [link(schema.$ref)];
+  if (schema.format === "binary") return ["a file"];
   if (schema.allOf) return summary(schema.allOf[0]);
   const choices = schema.anyOf ?? schema.oneOf;
   if (choices) return joined(choices.filter((choice) => choice.type !== "null").map(summary), " or ");

@@ -68,6 +68,8 @@ def test_a_server_that_cannot_be_reached_is_explained_in_plain_words(visit_with_
     visit.page.route("**", lambda route: route.abort())
     visit.run()
     assert visit.text("#error") == "The server cannot be reached. Is it running, and is this device online?"
+    visit.page.wait_for_function("() => document.querySelector('#metrics-error').textContent")
+    assert visit.text("#metrics-error") == "The metrics cannot be read."  # and not the same once more
 
 
 def test_a_server_at_capacity_says_when_to_try_again(visit_with_errors: Visit) -> None:

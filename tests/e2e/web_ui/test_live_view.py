@@ -34,7 +34,7 @@ def test_the_model_and_its_optimizations_are_those_of_info(visit: Visit) -> None
         visit.go(url)
         assert visit.text("h1") == "A model"
         assert visit.page.title() == "A model: fill-mask"
-        assert visit.texts("#card dd")[:3] == ["team/a-model", "fill-mask", "cpu"]
+        assert visit.texts("#card dd")[:3] == ["fill-mask", "team/a-model", "cpu"]
         assert visit.texts(".optimizations code") == ["unpadding", "last_layer", "masked_head"]
         assert visit.texts(".optimizations .state") == ["on", "off", "on"]
         assert visit.texts(".gain") == [f"1.23 {TIMES} in a batch", f"0.80 {TIMES} alone: slower"]

@@ -206,7 +206,7 @@ CASES: list[tuple[str, str, list[Any], Any]] = [
             {"type": "string", "pattern": "^a+$", "minLength": 1},
             {"type": "string", "pattern": "^[A-Za-z]*$", "contentEncoding": "base64"},
         ],
-        ["string (with [MASK])", "string (at least 1, like ^a+$)", "string (base64)"],
+        ["string (with [MASK])", "string (length ≥ 1, like ^a+$)", "string (base64)"],
     ),
     (
         "answers.js",
