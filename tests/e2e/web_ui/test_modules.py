@@ -10,6 +10,7 @@ from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import NotServed
 from tests.support.browser import Open, Visit
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 BUCKETS = [{"upTo": 0.1, "count": 0}, {"upTo": 0.2, "count": 10}, {"upTo": 1, "count": 20}]
 # A module `m`, what is done with it, the values `given`, and the result.
 CASES: list[tuple[str, str, list[Any], Any]] = [
@@ -165,14 +166,18 @@ CASES: list[tuple[str, str, list[Any], Any]] = [
         "model_card.js",
         "return given.map((factor) => m.gain('alone', factor).textContent)",
         [0.8, 0.994, 0.996, 1.5],
-        ["0.80 × alone: slower", "0.99 × alone: slower", "1.00 × alone", "1.50 × alone"],
+        [f"0.80 {TIMES} alone: slower", f"0.99 {TIMES} alone: slower", f"1.00 {TIMES} alone", f"1.50 {TIMES} alone"],
     ),
     ("timing.js", "return m.partsOf({queue: 1, model: 30, total: 32.5})", [], {"queue": 1, "model": 30, "other": 1.5}),
     (
         "timing.js",
         "return m.timingParts({queue: 1, model: 30, total: 32.5, batch: 7}, 40).map((part) => part.textContent)",
         [],
-        ["32.5 ms in the server, in a batch of 7; 40 ms measured in the browser.", "", "queue 1 msmodel 30 msother 1.5 ms"],
+        [
+            "32.5 ms in the server, in a batch of 7; 40 ms measured in the browser.",
+            "",
+            "queue 1 msmodel 30 msother 1.5 ms",
+        ],
     ),
     ("similarity.js", "return m.cosine(...given)", [[3, 4], [4, 3]], pytest.approx(0.96)),
     ("similarity.js", "return [m.cosine([1, 0], [-2, 0]), m.cosine([0, 0], [1, 1])]", [], [-1, 0]),
