@@ -77,7 +77,7 @@ export class BurstView {
       parts.run.hidden = true;
       return;
     }
-    parts.hint.textContent = HINT;
+    parts.hint.textContent = form.task.inBurst ? `${HINT} It leaves the second text out.` : HINT;
     parts.run.addEventListener("click", () => this.run());
     parts.stop.addEventListener("click", () => this.abort.abort());
   }

@@ -3,7 +3,7 @@
 import { readable } from "./answers.js";
 import { respond } from "./api.js";
 import { bodyForms } from "./body_forms.js";
-import { apiKey, element } from "./dom.js";
+import { apiKey, element, hidden } from "./dom.js";
 import { labelled } from "./fields.js";
 import { duration } from "./format.js";
 
@@ -65,12 +65,13 @@ const why = (error) => (error.sentences ?? [error.message]).join(" ");
  * @param {Record<string, any>} components
  */
 export function callForm(path, method, operation, components) {
+  const name = `${method.toUpperCase()} ${path}`;
   const fields = headerFields(operation);
   const body = bodyChoice(bodyForms(operation.requestBody?.content ?? {}, components.schemas));
   const status = element("p", { class: "status", role: "status" });
   const result = element("div", { class: "result" });
   const send = element("button", { class: "primary" }, "Send");
-  const form = element("form", { class: "call", "aria-label": `${method.toUpperCase()} ${path}` }, [
+  const form = element("form", { class: "call", "aria-label": name }, [
     ...body.nodes,
     element("div", { class: "fields" }, fields.map(({ node }) => node)),
     element("div", { class: "row" }, [send, status]),
@@ -102,5 +103,5 @@ export function callForm(path, method, operation, components) {
     event.preventDefault();
     form.requestSubmit();
   });
-  return element("details", {}, [element("summary", {}, "Try it"), form]);
+  return element("details", {}, [element("summary", {}, ["Try it", hidden(`: ${name}`)]), form]);
 }

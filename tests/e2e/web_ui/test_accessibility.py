@@ -4,7 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from config import Settings
+from server import create_app
 from tests.support.browser import Open, Visit, axe
+from tests.support.fakes import FakeRunner
+from tests.support.process import serving_in_thread
 from tests.support.sentences import EMBEDDING
 
 
@@ -35,6 +39,18 @@ def test_the_pages_are_accessible_and_fit(
     visit.page.click("#routes form .primary")
     visit.wait_for("#routes .result pre")
     check(visit)
+    visit.close()
+
+
+def test_the_longest_name_fits_on_a_phone(open_visit: Open) -> None:
+    visit = open_visit(viewport={"width": 390, "height": 800})
+    with serving_in_thread(create_app(Settings(name="n" * 100), FakeRunner())) as url:
+        visit.go(url)
+        assert visit.text("h1") == "n" * 100
+        check_width(visit)
+        visit.page.goto(f"{url}/docs")
+        visit.wait_for("#schemas:not([hidden])")
+        check_width(visit)
     visit.close()
 
 

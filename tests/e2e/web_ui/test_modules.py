@@ -179,6 +179,16 @@ CASES: list[tuple[str, str, list[Any], Any]] = [
             "queue 1 msmodel 30 msother 1.5 ms",
         ],
     ),
+    (
+        "preview.js",
+        "return given.map(([kind, name, type]) => m.whyUnreadable(kind, new File([], name, { type })))",
+        [["audio", "a.png", "image/png"], ["audio", "a.wav", "audio/wav"], ["image", "a.raw", ""]],
+        [
+            "a.png is not audio, but image/png.",
+            "This browser cannot play a.wav; the server may still read it.",
+            "This browser cannot show a.raw; the server may still read it.",
+        ],
+    ),
     ("similarity.js", "return m.cosine(...given)", [[3, 4], [4, 3]], pytest.approx(0.96)),
     ("similarity.js", "return [m.cosine([1, 0], [-2, 0]), m.cosine([0, 0], [1, 1])]", [], [-1, 0]),
     ("similarity.js", "return m.mean(given)", [[1, 2], [3, 6]], [2, 4]),
