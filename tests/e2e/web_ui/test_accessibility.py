@@ -1,9 +1,9 @@
 """Everyone can use the pages: no violation that axe finds, nothing wider than the window, in light and dark."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.support.browser import Open, Visit, axe
 
@@ -11,7 +11,7 @@ from tests.support.browser import Open, Visit, axe
 LOOKS = [("light", 1280), ("dark", 390), ("dark", 1280), ("light", 390)]
 
 
-def extended_but(*looks: tuple[str, int]) -> list[ParameterSet]:
+def extended_but(*looks: tuple[str, int]) -> list[Any]:
     return [pytest.param(*look, marks=() if look in looks else pytest.mark.extended) for look in LOOKS]
 
 
