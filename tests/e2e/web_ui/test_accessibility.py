@@ -1,17 +1,15 @@
 """Everyone can use the pages: no violation that axe finds, nothing wider than the window, in light and dark."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from tests.support.browser import Open, Visit, axe
 
-
 LOOKS = [("light", 1280), ("dark", 390), ("dark", 1280), ("light", 390)]
 
 
-def extended_but(*looks: tuple[str, int]) -> list[Any]:
+def extended_but(*looks: tuple[str, int]) -> list[pytest.ParameterSet]:
     return [pytest.param(*look, marks=() if look in looks else pytest.mark.extended) for look in LOOKS]
 
 
