@@ -24,6 +24,8 @@ myst_enable_extensions = ["html_image"]
 
 html_theme = "furo"
 html_title = project
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False

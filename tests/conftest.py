@@ -12,6 +12,7 @@ FORKED = {
     "tests/e2e/test_clients.py",
     "tests/e2e/test_end_to_end.py",
     "tests/e2e/test_hostile.py",
+    "tests/e2e/test_machine.py",
     "tests/test_docs.py",
 }
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:

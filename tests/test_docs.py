@@ -26,6 +26,7 @@ from pipeline_webserver.inference.acceleration.onednn import PrepackedWeights
 from pipeline_webserver.inference.acceleration.unpadding import Unpadding
 from server import create_app
 from tests.e2e.test_clients import CASES
+from tests.support.browser import Visit, running_browser
 from tests.support.compare import assert_same
 from tests.support.documents import DOCUMENTS, GUIDES, README, ROOT, Example, anchors, examples, links, table
 from tests.support.fakes import FakeRunner
@@ -219,17 +220,6 @@ def foreign_resources(page: str) -> list[str]:
     return [tag for tag in tags if re.search(r"""(?:src|href)=["']?(?:https?:)?//""", tag)]
 
 
-@pytest.mark.extended
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
-    built = subprocess.run([ROOT / "scripts" / "site", tmp_path], capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    pages = {file: file.read_text() for file in tmp_path.rglob("*.html")}
-    assert {tmp_path / file.relative_to(ROOT).with_suffix(".html") for file in GUIDES} <= set(pages)
-    assert {str(file): found for file, page in pages.items() if (found := foreign_resources(page))} == {}
-    assert dead_in_site(pages) == []
-    assert "PIPELINE_MAX_REQUESTS".lower() in (tmp_path / "searchindex.js").read_text()
-
-
 def dead_in_site(pages: dict[Path, str]) -> list[tuple[str, str]]:
     """The links within the site to files and elements that are not there."""
     ids = {file: set(re.findall(r'\bid="([^"]*)"', page)) for file, page in pages.items()}
@@ -243,6 +233,33 @@ def dead_in_site(pages: dict[Path, str]) -> list[tuple[str, str]]:
             if not target.is_file() or (anchor and anchor not in ids.get(target, ())):
                 found.append((file.name, link))
     return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site; a warning is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run([ROOT / "scripts" / "site", folder], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.mark.extended
+def test_the_site_has_each_page_no_dead_link_and_loads_nothing_from_other_hosts(site: Path) -> None:
+    pages = {file: file.read_text() for file in site.rglob("*.html")}
+    assert {site / file.relative_to(ROOT).with_suffix(".html") for file in GUIDES} <= set(pages)
+    assert {str(file): found for file, page in pages.items() if (found := foreign_resources(page))} == {}
+    assert dead_in_site(pages) == []
+
+
+@pytest.mark.extended
+def test_the_search_of_the_site_finds_a_setting_without_a_server(site: Path) -> None:
+    with running_browser() as browser:
+        visit = Visit(browser.new_page())
+        visit.page.goto(f"{(site / 'search.html').as_uri()}?q=PIPELINE_DRAIN_TIMEOUT_S")
+        visit.wait_for("#search-results li a")
+        assert "Settings" in visit.texts("#search-results li a")
+        assert {url for url in visit.urls if not url.startswith("file:")} == set()
 
 
 # The rest
