@@ -12,6 +12,7 @@ FORKED = {
     "tests/e2e/test_clients.py",
     "tests/e2e/test_end_to_end.py",
     "tests/e2e/test_hostile.py",
+    "tests/e2e/test_machine.py",
     "tests/test_docs.py",
 }
 # And those of the browser, whose servers load some of the same models.
