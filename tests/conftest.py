@@ -12,8 +12,11 @@ FORKED = {
     "tests/e2e/test_clients.py",
     "tests/e2e/test_end_to_end.py",
     "tests/e2e/test_hostile.py",
+    "tests/e2e/test_machine.py",
     "tests/test_docs.py",
 }
+# And those of the browser, whose servers load some of the same models.
+FORKED_FOLDER = "tests/e2e/web_ui"
 for name in [name for name in os.environ if name.upper().startswith("PIPELINE_")]:
     del os.environ[name]
 
@@ -33,9 +36,7 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         file, _, _ = nodeid.partition("::")
         folder, _, _ = file.rpartition("/")
-        if file in FORKED:
-            return "forked"
-        return folder if folder == "tests/e2e/web_ui" else file
+        return "forked" if file in FORKED or folder == FORKED_FOLDER else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -65,6 +65,7 @@ def test_a_neighbour_that_was_imported_before_is_not_imported_twice(ours: str) -
         assert importlib.import_module("neighbour_a") is first
 
 
+@pytest.mark.extended
 def test_the_server_starts_in_a_folder_with_a_config_and_a_batching_of_the_users(tmp_path: Path) -> None:
     for name in ("config", "batching"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('the file of a user')")

@@ -1,7 +1,7 @@
 """Status, type and meaning of each error that an HTTP response can carry, stated once.
 
-Responses, the OpenAPI document, the README and its tests are all made from this table or compared with it. It must
-never know where an error is raised, nor how a response is written.
+Responses, the OpenAPI document, docs/call/http.md and its tests are all made from this table or compared with it. It
+must never know where an error is raised, nor how a response is written.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a body is: each row of the README's table, and what is beside it."""
+"""What a body is: each row of the documents' table, and what is beside it."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from pipeline_webserver.api.bodies import FORM, Body, read_body
 from pipeline_webserver.api.inference_api import parse
 from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import Malformed, PipelineServerError, UnsupportedMediaType
-from tests.support.readme import table
+from tests.support.documents import table
 
 TEXT, IMAGE = TASKS["text-classification"], TASKS["image-classification"]
 ENVELOPE = json.dumps({"inputs": "I love it"}).encode()
@@ -29,8 +29,8 @@ UTF_16 = "\r\nContent-Type: text/plain; charset=utf-16"
 ONE_FIELD = part(b"I love it") + b"--X--\r\n"
 
 
-# The README's table: the types, what the body is, and for each part of that a body with what is read of it.
-README_TABLE: dict[str, tuple[str, list[tuple[str, bytes, object]]]] = {
+# The table of docs/call/http.md: the types, what the body is, and for each part of that a body with what is read of it.
+BODIES: dict[str, tuple[str, list[tuple[str, bytes, object]]]] = {
     "`application/json`, `text/json`, `*+json`": (
         "the JSON form",
         [(kind, ENVELOPE, "I love it") for kind in ("application/json", "text/json", "application/ld+json")],
@@ -72,14 +72,14 @@ README_TABLE: dict[str, tuple[str, list[tuple[str, bytes, object]]]] = {
 }
 
 
-def test_the_readmes_table_of_bodies_is_this_one() -> None:
-    assert table("Use") == [[types, meaning] for types, (meaning, _) in README_TABLE.items()]
+def test_the_table_of_bodies_is_this_one() -> None:
+    assert table("docs/call/http.md", "Bodies") == [[types, meaning] for types, (meaning, _) in BODIES.items()]
 
 
 @pytest.mark.parametrize(
-    ("content_type", "body", "wanted"), [example for _, examples in README_TABLE.values() for example in examples]
+    ("content_type", "body", "wanted"), [example for _, examples in BODIES.values() for example in examples]
 )
-def test_each_cell_of_the_readmes_table_is_what_happens(content_type: str, body: bytes, wanted: Any) -> None:
+def test_each_cell_of_the_table_is_what_happens(content_type: str, body: bytes, wanted: Any) -> None:
     if isinstance(wanted, str):
         assert parse(body, content_type, TEXT, 1).inputs == [wanted]
     else:

@@ -311,6 +311,7 @@ def test_a_start_that_cannot_succeed_ends_with_one_clear_line_and_a_status_that_
         assert_ends_with_one_line(process, words)
 
 
+@pytest.mark.extended
 def test_a_start_is_checked_by_the_command_with_a_report_and_a_status(tmp_path: Path) -> None:
     folder = make_model("text-classification", tmp_path / "model")
     command = [sys.executable, "-c", "import server; server.main()", "--check", "--model", str(folder)]

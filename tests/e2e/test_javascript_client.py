@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline_webserver.api.tasks import TASKS
 from tests.support.compare import assert_same
+from tests.support.documents import Example, examples
 from tests.support.media import noise, picture, pixels, recording
 from tests.support.pipelines import load_pipeline
 from tests.support.process import Process
@@ -123,6 +125,16 @@ def answers(client_folder: Path, every_task: Process) -> dict[str, Any]:
     command = ["node", str(client_folder / SCRIPT.name)]
     ran = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=120, check=True)
     return dict(zip(calls, json.loads(ran.stdout), strict=True))
+
+
+@pytest.mark.parametrize("example", examples("javascript"), ids=str)
+def test_an_example_of_the_documents_prints_what_it_says(
+    example: Example, client_folder: Path, bundled: Process
+) -> None:
+    script = client_folder / "example.mjs"
+    script.write_text(example.code.replace("http://localhost:8000", bundled.url))
+    ran = subprocess.run(["node", str(script)], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.splitlines() == re.findall(r"^console\.log\(.*\); // (.*)$", example.code, re.MULTILINE)
 
 
 def test_every_task_that_the_client_has_a_method_for_is_tried() -> None:

@@ -108,7 +108,7 @@ def test_the_settings_of_the_cluster_are_no_concern_of_the_app(monkeypatch: pyte
 
 
 def test_the_table_of_settings_is_the_settings() -> None:
-    document = (ROOT / "docs" / "deployment.md").read_text()
+    document = (ROOT / "docs" / "operate" / "ray.md").read_text()
     rows = re.findall(r"^\| `(PIPELINE_CLUSTER_\w+)` \| (.*?) \| (.*?) \|$", document, re.MULTILINE)
     special = {"max_replicas": "as many", "ongoing_requests": "`auto`"}
     wanted = [

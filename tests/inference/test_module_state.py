@@ -88,10 +88,11 @@ TEXTS = ["the dog", "a " * 97, "a", "a dog is an animal " * 5, "x", "the " * 40,
     ("maker", "kind", "changed"),
     [
         (big_bird, "same_length", "BigBirdModel.attention_type"),
-        (reformer, "same_length", "LSHSelfAttention.num_buckets"),
-        (funnel, "same_length", "FunnelAttentionStructure.seq_len"),
+        pytest.param(reformer, "same_length", "LSHSelfAttention.num_buckets", marks=pytest.mark.extended),
+        pytest.param(funnel, "same_length", "FunnelAttentionStructure.seq_len", marks=pytest.mark.extended),
         (recurrent_gemma, "same_length", "RecurrentGemmaRglru.recurrent_states"),
-        (rwkv, "alone", None),  # its batches are not computed as its rows
+        # Its batches are not computed as its rows.
+        pytest.param(rwkv, "alone", None, marks=pytest.mark.extended),
     ],
 )
 def test_a_text_gets_what_a_fresh_pipeline_gives_whatever_came_before_it(

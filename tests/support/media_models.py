@@ -140,7 +140,7 @@ def whisper(folder: Path, **changes: Any) -> None:
     tokenizer.add_tokens([tokenizers.AddedToken("<|startoftranscript|>", special=True)])
     tokenizer.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=2).save_pretrained(folder)
-    sizes: dict[str, Any] = {"d_model": 32, "num_mel_bins": 8, "max_source_positions": 100, "max_target_positions": 64}
+    sizes: dict[str, Any] = {"d_model": 32, "num_mel_bins": 8, "max_source_positions": 100, "max_target_positions": 24}
     for part in ("encoder", "decoder"):
         sizes |= {f"{part}_layers": 2, f"{part}_attention_heads": 2, f"{part}_ffn_dim": 64}
     start = tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
@@ -149,7 +149,7 @@ def whisper(folder: Path, **changes: Any) -> None:
         vocab_size=len(tokenizer), init_std=0.5, decoder_start_token_id=start, **{**sizes, **ends, **changes}
     )
     model = transformers.WhisperForConditionalGeneration(config)
-    model.generation_config.max_length = 64
+    model.generation_config.max_length = 24
     model.save_pretrained(folder)
 
 

@@ -187,11 +187,11 @@ def test_the_names_of_the_process_metrics_are_those_of_the_samples() -> None:
     assert {sample.name for family in REGISTRY.collect() for sample in family.samples} >= PROCESS_METRICS
 
 
-def test_the_label_values_are_those_of_the_readme() -> None:
+def test_the_label_values_are_those_of_the_documents() -> None:
     labels = {
         "pipeline_state": "pipeline_state", "pipeline_inputs_total": "outcome", "pipeline_rejected_total": "reason"
     }  # fmt: skip
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs/operate/monitoring.md").read_text(), re.MULTILINE))
     documented = {metric: set(re.findall(r"`(\w+)`", rows.get(metric, ""))) for metric in labels}
     assert documented == {metric: VALUES[label] for metric, label in labels.items()}
 

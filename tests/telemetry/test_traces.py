@@ -5,6 +5,8 @@ import time
 import pytest
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.instrumentation.starlette import StarletteInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -134,9 +136,9 @@ def instrumented(app: Starlette, way: str) -> ASGIApp:
     if way == "by itself":
         return Instrumentation(app)
     if way == "opentelemetry-instrumentation-starlette":
-        pytest.importorskip("opentelemetry.instrumentation.starlette").StarletteInstrumentor.instrument_app(app)
+        StarletteInstrumentor.instrument_app(app)
         return app
-    outside: ASGIApp = pytest.importorskip("opentelemetry.instrumentation.asgi").OpenTelemetryMiddleware(app)
+    outside: ASGIApp = OpenTelemetryMiddleware(app)
     return outside
 
 

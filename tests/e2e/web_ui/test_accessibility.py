@@ -11,31 +11,26 @@ from tests.support.fakes import FakeRunner
 from tests.support.process import serving_in_thread
 from tests.support.sentences import EMBEDDING
 
+LOOKS = [("light", 1280), ("dark", 390), ("dark", 1280), ("light", 390)]
 
-@pytest.mark.parametrize(
-    ("scheme", "width"),
-    [
-        ("light", 1280),
-        ("dark", 390),
-        pytest.param("dark", 1280, marks=pytest.mark.extended),
-        pytest.param("light", 390, marks=pytest.mark.extended),
-    ],
-)
-def test_the_pages_are_accessible_and_fit(
-    scheme: str, width: int, open_visit: Open, url_of: Callable[[str], str], bundled_url: str
-) -> None:
+
+def extended_but(*looks: tuple[str, int]) -> list[pytest.ParameterSet]:
+    return [pytest.param(*look, marks=() if look in looks else pytest.mark.extended) for look in LOOKS]
+
+
+@pytest.mark.parametrize(("scheme", "width"), extended_but(("dark", 390)))
+def test_the_page_is_accessible_and_fits(scheme: str, width: int, open_visit: Open, bundled_url: str) -> None:
     visit = open_visit(color_scheme=scheme, viewport={"width": width, "height": 800})
-    embeddings = url_of(EMBEDDING)
-    for url in [bundled_url, url_of("token-classification"), url_of("table-question-answering"), embeddings]:
-        visit.go(url)
-        visit.run_example()
-        visit.page.click("#raw summary")
-        check(visit)
-    for url in [f"{bundled_url}/docs", f"{url_of('image-classification')}docs", f"{embeddings}docs"]:
-        visit.page.goto(url)
-        visit.wait_for("#schemas:not([hidden])")
-        visit.page.click("#routes summary")
-        check_width(visit)
+    run_and_check(visit, bundled_url)
+    visit.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), extended_but(("light", 1280)))
+def test_the_documentation_is_accessible_and_fits(scheme: str, width: int, open_visit: Open, bundled_url: str) -> None:
+    visit = open_visit(color_scheme=scheme, viewport={"width": width, "height": 800})
+    visit.page.goto(f"{bundled_url}/docs")
+    visit.wait_for("#schemas:not([hidden])")
+    visit.page.click("#routes summary")
     visit.page.click("#routes form .primary")
     visit.wait_for("#routes .result pre")
     check(visit)
@@ -52,6 +47,24 @@ def test_the_longest_name_fits_on_a_phone(open_visit: Open) -> None:
         visit.wait_for("#schemas:not([hidden])")
         check_width(visit)
     visit.close()
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_other_tasks_are_accessible_and_fit(
+    scheme: str, width: int, open_visit: Open, url_of: Callable[[str], str]
+) -> None:
+    visit = open_visit(color_scheme=scheme, viewport={"width": width, "height": 800})
+    for name in ["token-classification", "table-question-answering", EMBEDDING]:
+        run_and_check(visit, url_of(name))
+    visit.close()
+
+
+def run_and_check(visit: Visit, url: str) -> None:
+    visit.go(url)
+    visit.run_example()
+    visit.page.click("#raw summary")
+    check(visit)
 
 
 def check(visit: Visit) -> None:

@@ -38,6 +38,9 @@ def test_the_documentation_shows_every_route_and_schema_and_its_calls_run(
     assert visit.texts("#routes h2") == routes
     assert visit.texts("#schemas h3") == list(openapi["components"]["schemas"])
     assert visit.text("h1") == openapi["info"]["title"]
+    visit.page.set_viewport_size({"width": 390, "height": 800})
+    visit.page.click("#routes summary")
+    assert visit.page.evaluate("() => document.documentElement.scrollWidth") == 390
     (tmp_path / "FILE").write_bytes(recording(noise(1)) if "speech" in name else picture(1))
     calls = [call for call in visit.texts("#routes pre") if " -d " in call or "@FILE" in call]
     assert len(calls) == sum(route.startswith("POST") for route in routes) + 1  # raw and as JSON

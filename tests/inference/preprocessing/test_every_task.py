@@ -1,6 +1,7 @@
 """Every task: each result of a mixed batch equals the pipeline's own on that input alone."""
 
 import base64
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -88,8 +89,14 @@ def warmed_up(folder: Path, task: str) -> PipelineRunner:
     return runner
 
 
-def check_against_the_pipeline(folder: Path, task: str, parameters: list[Parameters]) -> None:
-    runner, pipe = warmed_up(folder, task), load_pipeline(folder, task)
+@pytest.fixture(scope="module")
+def runner_for(model_of: Callable[[str], Path]) -> Callable[[str], PipelineRunner]:
+    """The warmed up runner of a task, made once."""
+    return functools.cache(lambda task: warmed_up(model_of(task), task))
+
+
+def check_against_the_pipeline(runner: PipelineRunner, folder: Path, task: str, parameters: list[Parameters]) -> None:
+    pipe = load_pipeline(folder, task)
     inputs = [(value, expected, some) for value, expected in INPUTS[task] for some in parameters if value]
     results = run(runner, [(value, some) for value, _, some in inputs])
     for result, (_, value, some) in zip(results, inputs, strict=True):
@@ -97,21 +104,27 @@ def check_against_the_pipeline(folder: Path, task: str, parameters: list[Paramet
 
 
 @pytest.mark.parametrize("task", PARAMETERS)
-def test_each_result_of_a_mixed_batch_equals_the_pipelines(task: str, model_of: Callable[[str], Path]) -> None:
-    check_against_the_pipeline(model_of(task), task, PARAMETERS[task])
+def test_each_result_of_a_mixed_batch_equals_the_pipelines(
+    task: str, runner_for: Callable[[str], PipelineRunner], model_of: Callable[[str], Path]
+) -> None:
+    check_against_the_pipeline(runner_for(task), model_of(task), task, PARAMETERS[task])
 
 
 @pytest.mark.parametrize("name", OTHER_MODELS)
 def test_each_result_of_a_mixed_batch_equals_the_pipelines_for_other_models_too(name: str, tmp_path: Path) -> None:
     task, maker = OTHER_MODELS[name]
     parameters = WHISPERS if name == "whisper" else PARAMETERS[task]
-    check_against_the_pipeline(media_models.make(maker, tmp_path / name), task, parameters)
+    folder = media_models.make(maker, tmp_path / name)
+    check_against_the_pipeline(warmed_up(folder, task), folder, task, parameters)
 
 
 @pytest.mark.parametrize("task", [task for task in PARAMETERS if task != "table-question-answering"])
-def test_inputs_of_one_shape_share_a_pass(task: str, model_of: Callable[[str], Path]) -> None:
-    runner = warmed_up(model_of(task), task)
-    runner.forward.fixed_cost_tokens = 1e9  # whatever was measured: all that may share a pass, do
+def test_inputs_of_one_shape_share_a_pass(
+    task: str, runner_for: Callable[[str], PipelineRunner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = runner_for(task)
+    # Whatever was measured: all that may share a pass, do.
+    monkeypatch.setattr(runner.forward, "fixed_cost_tokens", 1e9)
     inputs = [(value, PARAMETERS[task][0]) for value, _ in INPUTS[task][:3] if value]
     with count_rows(runner) as rows:
         run(runner, inputs)
