@@ -114,7 +114,7 @@ def test_the_web_ui_asks_for_an_api_key_and_keeps_it_in_its_tab(
             visit.page.get_by_role("link", name=name, exact=True).click()
             assert words in visit.text("dialog[open] pre")
             visit.page.keyboard.press("Escape")
-            assert visit.page.locator("dialog").count() == 0
+            visit.page.wait_for_selector("dialog", state="detached")
         visit.page.click("#tab-Python")
         (labels,) = printed_by(visit.hidden_text("#snippet"), monkeypatch)
         assert [item.label for item in labels] == visit.texts(".answer .name")
