@@ -13,20 +13,17 @@ at once, and the next batch follows without a gap.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
 
-from pipeline_webserver.errors import ClientError, DeadlineExceeded, PipelineServerError
+from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError
 from pipeline_webserver.scheduling.admission import AdmissionController
 from pipeline_webserver.scheduling.batch_policy import BatchPolicy, batch_length, dispatch_at, drop_reason, is_full
 from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
 from pipeline_webserver.scheduling.latency_model import BatchCost, LatencyModel
 from pipeline_webserver.scheduling.runner import Runner
-from pipeline_webserver.scheduling.serving_loop import ServingLoop, run_until_first_end
+from pipeline_webserver.scheduling.serving_loop import ServingLoop, one_for_each, outcome_of, run_until_first_end
 from pipeline_webserver.telemetry import metrics
-
-Item = TypeVar("Item")
 
 # Calls of preprocessing that a batch which is due still waits for: what has arrived by now may join. Few, so that a
 # stream of arrivals delays no entry. With one, clients that send together were split into small batches: on a two-layer
@@ -46,12 +43,10 @@ class Batcher(ServingLoop):
         clock: Callable[[], float] = time.perf_counter,
         on_fatal: Callable[[], None] | None = None,
     ) -> None:
-        latency_model = LatencyModel(policy, runner.fixed_cost_tokens)
-        super().__init__(AdmissionController(max_in_flight, latency_model), request_timeout_s, on_fatal)
+        self.latency_model = LatencyModel(policy, runner.fixed_cost_tokens)
+        super().__init__(AdmissionController(max_in_flight, self.latency_model), request_timeout_s, clock, on_fatal)
         self.runner = runner
         self.policy = policy
-        self.request_timeout_s = request_timeout_s
-        self.clock = clock
         self._queue: asyncio.PriorityQueue[Entry] = asyncio.PriorityQueue()
         self._ready: list[Entry] = []  # preprocessed, in their order, at most one batch of them
         self._ready_changed = asyncio.Event()
@@ -63,34 +58,19 @@ class Batcher(ServingLoop):
         self._exposed_s = 0.0  # preprocessing for the next batch that no running batch has hidden
         self._expect_more = True
 
-    def submit(
-        self, inputs: Sequence[object], parameters: Mapping[str, object], deadline: float | None = None
-    ) -> list[Entry]:
-        """Admit all inputs, or none. Raises `Draining`, `Unavailable`, `Overloaded` or `DeadlineExceeded`.
-
-        `deadline` is in seconds of `loop.time()`; by default it is the request time-out from now.
-        """
-        self.check_accepts(len(inputs))
-        now = asyncio.get_running_loop().time()
-        deadline = now + self.request_timeout_s if deadline is None else deadline
-        entries = self.admission.admit(
-            inputs, parameters, now, deadline, self.clock(), running=len(self._running), busy_s=self._busy_s()
-        )
+    def enqueue(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._queue.put_nowait(entry)
         self._room.set()  # an arrival may rank before what is ready
-        return entries
 
-    def check_admits(self, deadline: float) -> None:
-        """Raises as `submit`, and counts an input as rejected, where one would not be admitted now."""
-        self.check_accepts(1)
-        now = asyncio.get_running_loop().time()
-        self.admission.check(1, now, deadline, running=len(self._running), busy_s=self._busy_s())
+    @property
+    def running(self) -> int:
+        return len(self._running)
 
-    def would_admit(self, deadline: float) -> bool:
-        """Whether one more input would meet its deadline, and there is room for it."""
-        now = asyncio.get_running_loop().time()
-        return self.admission.refusal(1, now, deadline, running=len(self._running), busy_s=self._busy_s()) is None
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the running batch began; 0 while the model is idle."""
+        return self.clock() - self._running_since if self._running else 0.0
 
     async def run(self) -> None:
         """Preprocess arrivals and run batches, side by side."""
@@ -211,7 +191,7 @@ class Batcher(ServingLoop):
         model_s = self.clock() - started
         self._running, self._model_total_s = [], self._model_total_s + model_s
         self._expect_more = len(self.admission) > 1
-        self.admission.latency_model.observe(BatchCost(self._exposed_s + model_s, len(batch), tokens))
+        self.latency_model.observe(BatchCost(self._exposed_s + model_s, len(batch), tokens))
         self._exposed_s = 0.0
         metrics.BATCH_SIZE.observe(len(batch))
         metrics.BATCH_TOKENS.observe(tokens)
@@ -225,13 +205,9 @@ class Batcher(ServingLoop):
 
     # Times
 
-    def _busy_s(self) -> float:
-        """Seconds since the running batch began; 0 while the model is idle."""
-        return self.clock() - self._running_since if self._running else 0.0
-
     def _model_s(self) -> float:
         """Seconds that the model has been running batches, in total."""
-        return self._model_total_s + self._busy_s()
+        return self._model_total_s + self.busy_s
 
     # Entries that are no longer wanted
 
@@ -249,17 +225,3 @@ class Batcher(ServingLoop):
             return False
         self.admission.complete(entry, Result(error=DeadlineExceeded(TOO_LATE)), reason)
         return True
-
-
-def one_for_each(results: Sequence[Item], entries: Sequence[Entry]) -> Sequence[Item]:
-    """The results; raises `RuntimeError` where the runner did not make one for each entry."""
-    if len(results) != len(entries):
-        raise RuntimeError(f"the runner made {len(results)} results for {len(entries)} entries")
-    return results
-
-
-def outcome_of(error: PipelineServerError | None) -> str:
-    """The outcome of an entry that was tried, as the metrics label it."""
-    if error is None:
-        return "answered"
-    return "invalid" if isinstance(error, ClientError) else "failed"
