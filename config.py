@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "PIPELINE_"
@@ -28,6 +28,14 @@ def _split_keys(value: object) -> object:
     if not all(keys):
         raise ValueError("a key is empty")
     return keys
+
+
+def _name(text: str) -> str:
+    """A name goes into headings, titles and answers."""
+    name = text.strip()
+    if not name or not name.isprintable():
+        raise ValueError("a name has letters or digits, and no line breaks or other characters that cannot be seen")
+    return name
 
 
 def auto(value: object) -> object:
@@ -50,6 +58,11 @@ class Settings(BaseSettings):
     )
     revision: str | None = Field(
         default=None, description="Hub branch, tag or commit. Without one, the model may change at the next start."
+    )
+    name: Annotated[str, Field(max_length=100), AfterValidator(_name)] | None = Field(
+        default=None,
+        description="What the web UI, `/info`, the OpenAPI document and `/v1/embeddings` call the model, in at most "
+        "100 characters. Clients may tell models apart by it.",
     )
     device: str = Field(
         default="auto", description="`auto`, `cpu`, `cuda:0`, `mps`. A device that is not there stops the start."
@@ -172,7 +185,12 @@ class Settings(BaseSettings):
 
 
 # Defaults that are decided at the start, in words.
-DEFAULTS = {"model": "the bundled model", "task": "from the model", "dtype": "by the device"}
+DEFAULTS = {
+    "model": "the bundled model",
+    "task": "from the model",
+    "name": "from the model card",
+    "dtype": "by the device",
+}
 
 
 def variable(name: str, kind: type[BaseSettings] = Settings) -> str:

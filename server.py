@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -111,12 +111,18 @@ def max_body_bytes(settings: Settings, task: Task) -> int:
     return settings.max_body_bytes or task.max_body_bytes
 
 
+def model_info(settings: Settings, runner: ServedRunner) -> ModelInfo:
+    """What is known of the model of a runner that has started, by the name that the settings give it."""
+    return replace(runner.info, name=settings.name) if settings.name else runner.info
+
+
 def info_of(settings: Settings, runner: ServedRunner) -> dict[str, object]:
     """What `/info` says of a runner that has started: the model and the limits."""
-    body_bytes = max_body_bytes(settings, TASKS[runner.info.task])
+    info = model_info(settings, runner)
+    body_bytes = max_body_bytes(settings, TASKS[info.task])
     measured = {"max_batch_tokens": runner.max_batch_tokens, "max_body_bytes": body_bytes}
     limits = {name: getattr(settings, name) for name in LIMITS} | measured
-    return openapi.info(runner.info, limits, VERSION)
+    return openapi.info(info, limits, VERSION)
 
 
 class Service:
@@ -158,7 +164,7 @@ class Service:
                     process.close(threads_ended=threads_ended)
 
     def _start(self, process: UvicornProcess | None) -> None:
-        s, info = self.settings, self.runner.info
+        s, info = self.settings, model_info(self.settings, self.runner)
         task = TASKS[info.task]
         body_reader = BodyReader(max_body_bytes(s, task))
         on_fatal = process.fail if process is not None and s.exit_on_failure else None
@@ -207,7 +213,7 @@ class Service:
         return await self._answer(
             request,
             lambda body: openai_embeddings.parse(body, self.settings.max_inputs),
-            lambda parsed, outputs, tokens: openai_embeddings.render(parsed, outputs, tokens, info.model),
+            lambda parsed, outputs, tokens: openai_embeddings.render(parsed, outputs, tokens, info.name),
         )
 
     async def _answer(

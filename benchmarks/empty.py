@@ -26,7 +26,7 @@ class OneToken:
 class NoModel:
     """Answers each text at once with the same answer, of a usual size."""
 
-    info = ModelInfo(model="none", task="fill-mask", device="none", dtype="none", threads=0)
+    info = ModelInfo(model="none", name="none", task="fill-mask", device="none", dtype="none", threads=0)
     max_batch_tokens = 16_384
     fixed_cost_tokens = 0.0
     steps = None

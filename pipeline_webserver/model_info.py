@@ -45,11 +45,13 @@ class EmbeddingInfo:
 class ModelInfo:
     """What `/info` and the OpenAPI document say of the model. `max_tokens` is None where inputs have no such limit.
 
-    `task_source` is where the task was read. The fields below `versions` belong to some tasks, and are None for the
-    others; `no_embedding` is why a model with a configuration for embeddings is served without them.
+    `model` is its Hub id or its folder's name, `name` what to call it. `task_source` is where the task was read. The
+    fields below `versions` belong to some tasks, and are None for the others; `no_embedding` is why a model with a
+    configuration for embeddings is served without them.
     """
 
     model: str
+    name: str
     task: str
     device: str
     dtype: str

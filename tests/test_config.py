@@ -27,6 +27,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "model": ("bert-base-uncased", "bert-base-uncased"),
         "task": ("fill-mask", "fill-mask"),
         "revision": ("main", "main"),
+        "name": (" Our model ", "Our model"),
         "device": ("cuda:0", "cuda:0"),
         "dtype": ("bfloat16", "bfloat16"),
         "threads": ("3", 3),
@@ -74,6 +75,14 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("PIPELINE_REQUEST_TIMEOUT_S", "inf", "PIPELINE_REQUEST_TIMEOUT_S: Input should be less than or equal to"),
         ("PIPELINE_DTYPE", "int8", "PIPELINE_DTYPE: Input should be 'float32', 'bfloat16' or 'float16'"),
         ("PIPELINE_LOG_FORMAT", "xml", "PIPELINE_LOG_FORMAT: Input should be 'text' or 'json'"),
+        ("PIPELINE_NAME", "a" * 101, "PIPELINE_NAME: String should have at most 100 characters"),
+        ("PIPELINE_NAME", "two\nlines", "PIPELINE_NAME: a name has letters or digits, and no line breaks"),
+        (
+            "PIPELINE_NAME",
+            "\N{RIGHT-TO-LEFT OVERRIDE}ledom",
+            "PIPELINE_NAME: a name has letters or digits, and no line breaks",
+        ),
+        ("PIPELINE_NAME", "  ", "PIPELINE_NAME: a name has letters or digits"),
         ("PIPELINE_TRUNCATE", "maybe", "PIPELINE_TRUNCATE: Input should be a valid boolean"),
         ("PIPELINE_MAX_INPUTS", "513", "max_inputs (513) must not be over max_requests (512)"),
         (

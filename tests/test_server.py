@@ -41,6 +41,13 @@ def test_the_json_form_takes_one_text_or_a_list(client: TestClient) -> None:
     assert client.post("/", json={"inputs": ["a", "b", "c"]}).json() == ["A", "B", "C"]
 
 
+def test_the_name_of_the_settings_is_the_models_wherever_the_model_is_named() -> None:
+    with TestClient(create_app(Settings(name="Our model"), FakeRunner())) as client:
+        info = client.get("/info").json()
+        assert (info["name"], info["model"]) == ("Our model", "fake")
+        assert client.get("/openapi.json").json()["info"]["title"] == "fill-mask with Our model"
+
+
 def test_info_has_the_model_the_limits_and_the_version(client: TestClient) -> None:
     info = client.get("/info").json()
     assert info["model"] == "fake"

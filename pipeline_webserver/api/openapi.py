@@ -51,7 +51,7 @@ def document(facts: Facts) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"{facts.task_name} with {facts.model_info.model}",
+            "title": f"{facts.task_name} with {facts.model_info.name}",
             "version": facts.version,
             "description": "One pipeline of transformers over HTTP. Requests that come together share forward passes.",
         },
@@ -157,7 +157,9 @@ def _openapi(facts: Facts) -> dict[str, Any]:
 
 
 def _docs() -> dict[str, Any]:
-    return _get("docs", "This document as a page.", _ok("A page.", "text/html", TEXT), [], [])
+    return _get(
+        "docs", "This document as a page, on which each call can be tried.", _ok("A page.", "text/html", TEXT), [], []
+    )
 
 
 def _ok(description: str, media_type: str, schema: Schema) -> dict[str, Any]:

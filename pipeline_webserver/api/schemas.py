@@ -172,7 +172,7 @@ def info_schemas() -> dict[str, Schema]:
     """
     schemas = schemas_of(ModelInfo)
     properties = schemas.pop("ModelInfo")["properties"]
-    always = ModelInfo(model="", task="", device="", dtype="", threads=0).as_json().keys()
+    always = ModelInfo(model="", name="", task="", device="", dtype="", threads=0).as_json().keys()
     properties = {name: part if name in always else part["anyOf"][0] for name, part in properties.items()}
     properties |= {"limits": {"type": "object"}, "version": TEXT}
     report = schemas["OptimizationReport"]

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import huggingface_hub
 import transformers
 from transformers.models.auto import modeling_auto
 from transformers.pipelines import TASK_ALIASES
@@ -17,6 +16,7 @@ from pipeline_webserver.inference.embeddings.configuration import read_embedding
 from pipeline_webserver.inference.embeddings.model_files import ModelFiles
 from pipeline_webserver.inference.embeddings.module_list import is_sentence_model, transformer_folder
 from pipeline_webserver.inference.embeddings.sentence_embedding import SentenceEmbedding
+from pipeline_webserver.inference.model_card import ModelCard, read_card
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,13 @@ FITTING = {
 class Checkpoint:
     """A model's files at one revision.
 
-    `subfolder` is where the model itself is, empty in all but old sentence models. `task_source` says where the task
-    was read, `fitting_task` is that of the classes it was saved as. `no_embedding`: why a model that has a
-    configuration for embeddings is served without them.
+    `name` is what to call the model. `subfolder` is where the model itself is, empty in all but old sentence models.
+    `task_source` says where the task was read, `fitting_task` is that of the classes it was saved as. `no_embedding`:
+    why a model that has a configuration for embeddings is served without them.
     """
 
     model: str
+    name: str
     revision: str | None
     subfolder: str
     task: str
@@ -67,7 +68,7 @@ def read_checkpoint(model: str, revision: str | None, task: str | None, served: 
     config = transformers.AutoConfig.from_pretrained(
         model, revision=revision, subfolder=subfolder, trust_remote_code=False
     )
-    architectures = tuple(config.architectures or ())
+    architectures, card = tuple(config.architectures or ()), read_card(files.path("README.md"))
     fitting = task_of_classes(architectures, served)
     if task is not None:
         task, source = TASK_ALIASES.get(task, task), "PIPELINE_TASK"
@@ -75,11 +76,12 @@ def read_checkpoint(model: str, revision: str | None, task: str | None, served: 
         task, source = "feature-extraction", "modules.json"
     else:
         generates = files.path("generation_config.json") is not None
-        task, source = _read_task(files, model, architectures, config.model_type if generates else None, served)
+        task, source = _read_task(card, model, architectures, config.model_type if generates else None, served)
     if task not in served:
         raise ConfigurationError(f"the task {task!r} is not served; PIPELINE_TASK can be {', '.join(served)}")
     embedding, no_embedding = _embedding(model, revision, task, source)
-    return Checkpoint(model, revision, subfolder, task, source, architectures, fitting, embedding, no_embedding)
+    name = card.name_of(model)
+    return Checkpoint(model, name, revision, subfolder, task, source, architectures, fitting, embedding, no_embedding)
 
 
 def _check_adapter(files: ModelFiles, model: str) -> None:
@@ -118,10 +120,10 @@ def _embedding(model: str, revision: str | None, task: str, source: str) -> tupl
 
 
 def _read_task(
-    files: ModelFiles, model: str, architectures: Sequence[str], generating_type: str | None, served: Served
+    card: ModelCard, model: str, architectures: Sequence[str], generating_type: str | None, served: Served
 ) -> tuple[str, str]:
     """The task, and where it stands. `generating_type` is the family of a model that says how it generates."""
-    tag = _card_tag(files)
+    tag = card.tag
     named = TAG_ALIASES.get(tag, TASK_ALIASES.get(tag, tag))
     by_class = task_of_classes(architectures, served)
     if named in served and can_serve(named, by_class):
@@ -166,14 +168,3 @@ def _task_of_generation(model_type: str, served: Served) -> str | None:
     }
     found = (task for task, mapping in mappings.items() if model_type in getattr(modeling_auto, mapping))
     return next((task for task in found if task in served), None)
-
-
-def _card_tag(files: ModelFiles) -> str:
-    """The task in the front matter of the model card; empty without one, for a card is text that may be broken."""
-    path = files.path("README.md")
-    try:
-        card = huggingface_hub.metadata_load(path) if path is not None else None
-    except Exception as error:  # people write it by hand, and the parser's errors are of a library's own
-        logger.warning("The front matter of the model card cannot be read: %s", type(error).__name__)
-        return ""
-    return str((card or {}).get("pipeline_tag") or "")

@@ -215,6 +215,7 @@ class PipelineRunner:
         checkpoint = getattr(self.pipe, "checkpoint", None)  # None: constructed, not loaded
         info = ModelInfo(
             model=path.name if path.is_dir() else self.pipe.model.name_or_path,
+            name=getattr(checkpoint, "name", path.name),
             task=self.task,
             task_source=getattr(checkpoint, "task_source", None),
             device=str(self.pipe.device),

@@ -7,7 +7,8 @@ from pipeline_webserver.model_info import EmbeddingInfo, ModelInfo
 
 def model_info(**known: Any) -> ModelInfo:
     """Of a model with 128 tokens, with these fields besides."""
-    return ModelInfo(model="m", task="t", device="cpu", dtype="float32", threads=1, **{"max_tokens": 128, **known})
+    always: dict[str, Any] = {"model": "m", "name": "a name", "task": "t", "device": "cpu", "dtype": "float32"}
+    return ModelInfo(**{**always, "threads": 1, "max_tokens": 128, **known})
 
 
 def embedding_info(*prompts: str) -> EmbeddingInfo:

@@ -10,7 +10,7 @@ import pytest
 from pipeline_webserver.api import openai_embeddings
 from pipeline_webserver.api.openai_embeddings import parse, render
 from pipeline_webserver.errors import Malformed, Rejected, TooLarge
-from pipeline_webserver.model_info import ModelInfo
+from tests.api.model_infos import model_info
 
 
 def form(**fields: Any) -> bytes:
@@ -112,7 +112,6 @@ def test_numbers_are_as_short_as_a_float32_needs_and_parse_to_the_same() -> None
     ],
 )
 def test_a_server_without_embeddings_says_why_and_what_to_set(changes: dict[str, str], why: str) -> None:
-    known: dict[str, Any] = {"model": "m", "task": "fill-mask", "device": "cpu", "dtype": "float32", "threads": 1}
-    assert openai_embeddings.why_not_served(ModelInfo(**(known | changes))) == (
+    assert openai_embeddings.why_not_served(model_info(**{"task": "fill-mask", **changes})) == (
         "Embeddings are for the task feature-extraction and models with a sentence-transformers configuration; " + why
     )

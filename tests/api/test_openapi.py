@@ -79,7 +79,7 @@ def test_routes_that_run_the_model_have_every_error_and_probes_have_only_503() -
 
 def test_the_title_is_the_task_with_the_model_and_the_version_is_that_of_the_server() -> None:
     got = document(facts_of("text-classification"))["info"]
-    assert (got["title"], got["version"]) == ("text-classification with m", "1.2.3")
+    assert (got["title"], got["version"]) == ("text-classification with a name", "1.2.3")
 
 
 def test_every_media_type_of_a_request_has_an_example_but_a_file_as_it_is() -> None:
@@ -112,6 +112,7 @@ def test_info_is_the_model_the_limits_and_the_version() -> None:
     known = model_info(mask_token="[MASK]")
     assert info(known, {"max_inputs": 7, "max_body_bytes": 5}, "1.2.3") == {
         "model": "m",
+        "name": "a name",
         "task": "t",
         "device": "cpu",
         "dtype": "float32",

@@ -292,7 +292,7 @@ def test_openais_client_gets_the_embeddings_of_sentence_transformers(
     theirs = sentence_transformer.encode(texts)
     client = openai.OpenAI(base_url=f"{every_task.url}/{EMBEDDING}/v1", api_key="none")
     answer = client.embeddings.create(input=texts, model="any")
-    assert [item.index for item in answer.data] == [0, 1, 2]
+    assert ([item.index for item in answer.data], answer.model) == ([0, 1, 2], "all-MiniLM-L6-v2")
     assert np.abs(np.array([item.embedding for item in answer.data]) - theirs).max() < 1e-5
     assert answer.usage.prompt_tokens == answer.usage.total_tokens == 4 + 8 + 256
     as_numbers = client.embeddings.create(input=texts[0], model="any", encoding_format="float")

@@ -338,7 +338,11 @@ def test_a_model_of_the_hub_is_fetched_and_served(tmp_path: Path) -> None:
         with serving(PIPELINE_MODEL="bert-base-uncased", **environment) as process:
             assert process.post("test [MASK]").status_code == 200
             info = process.get("/info").json()
-            assert (info["model"], info["task"]) == ("bert-base-uncased", "fill-mask")
+            assert (info["model"], info["name"], info["task"]) == (
+                "bert-base-uncased",
+                "bert-base-uncased",
+                "fill-mask",
+            )
         assert any(path.endswith("/model.safetensors") for path in paths)
 
 

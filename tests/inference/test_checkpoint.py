@@ -84,6 +84,11 @@ def test_a_card_that_says_nothing_is_passed_over(card: str, tmp_path: Path) -> N
     assert read(tmp_path) == ("fill-mask", CONFIG)
 
 
+def test_a_model_is_called_as_its_card_says(tmp_path: Path) -> None:
+    described(tmp_path, ["BertForMaskedLM"], "fill-mask")
+    assert read_checkpoint(str(tmp_path), None, None, SERVED).name == "A model"
+
+
 def test_a_model_that_says_how_it_generates_is_for_generation(tmp_path: Path) -> None:
     described(tmp_path, None, config={"model_type": "gpt2"}, generation_config={"max_new_tokens": 7})
     assert read(tmp_path) == ("text-generation", "generation_config.json")

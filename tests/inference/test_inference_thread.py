@@ -57,7 +57,7 @@ class FakeRunner:
         return [(threading.current_thread().name, torch.get_num_threads())]
 
     def describe(self, threads: int) -> ModelInfo:
-        return ModelInfo(model="fake", task="fill-mask", device="none", dtype="float32", threads=threads)
+        return ModelInfo(model="fake", name="fake", task="fill-mask", device="none", dtype="float32", threads=threads)
 
 
 def opening(runner: FakeRunner) -> Callable[[], PipelineRunner]:

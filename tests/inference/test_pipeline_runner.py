@@ -329,6 +329,7 @@ def test_a_model_is_described_by_the_name_of_its_folder(model_of: Callable[[str]
     info = runner_of(load_pipeline(folder)).describe(threads=3)
     assert info.as_json() == {
         "model": folder.name,  # and not its path
+        "name": folder.name,
         "task": "fill-mask",
         "task_source": "architectures in config.json",
         "device": "cpu",

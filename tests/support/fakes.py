@@ -55,7 +55,7 @@ class FakeRunner:
 
     @property
     def info(self) -> ModelInfo:
-        return ModelInfo(model="fake", task=self.task, device="none", dtype="float32", threads=1)
+        return ModelInfo(model="fake", name="fake", task=self.task, device="none", dtype="float32", threads=1)
 
     async def preprocess(
         self, inputs: Sequence[tuple[object, Mapping[str, object]]], heartbeat: Callable[[], None]

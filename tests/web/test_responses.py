@@ -88,7 +88,9 @@ def test_a_bug_of_ours_is_a_500_that_gives_nothing_away() -> None:
         @property
         def info(self) -> ModelInfo:
             versions: dict[str, Any] = {"secret path": object()}  # JSON cannot express this
-            return ModelInfo(model="fake", task="fill-mask", device="", dtype="", threads=1, versions=versions)
+            return ModelInfo(
+                model="fake", name="fake", task="fill-mask", device="", dtype="", threads=1, versions=versions
+            )
 
     with TestClient(create_app(Settings(), Unspeakable()), raise_server_exceptions=False) as client:
         response = client.get("/info")

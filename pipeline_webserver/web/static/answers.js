@@ -24,7 +24,9 @@ export function generatedText([{ generated_text: text }], prompt) {
   const hasPrompt = text.startsWith(prompt);
   const added = hasPrompt ? text.slice(prompt.length) : text;
   const parts = [hasPrompt ? prompt : "", element("mark", {}, added)];
-  return { node: element("p", { class: "sentence" }, parts), summary: added || "No text was generated" };
+  const legend = element("p", { class: "hint" }, ["Generated: ", element("mark", {}, "marked"), "."]);
+  const node = element("div", {}, [element("p", { class: "sentence" }, parts), legend]);
+  return { node, summary: added || "No text was generated" };
 }
 
 export function transcript({ text }) {
@@ -41,6 +43,7 @@ export function tableAnswer(answer, table) {
     element("p", { class: "sentence" }, shown),
     ...(hasAggregator ? [element("p", { class: "hint" }, `Aggregation: ${aggregator}`)] : []),
     element("div", { class: "scrolling" }, markedTable(table, coordinates ?? [])),
+    element("p", { class: "hint" }, ["Where the answer comes from: ", element("mark", {}, "marked"), "."]),
   ]);
   return { node, summary: shown };
 }
@@ -63,11 +66,21 @@ function markedTable(table, coordinates) {
 /** Of a task without an entry: the JSON below has everything. */
 export const asJson = () => ({ node: element("p", {}, "The answer is below, as JSON."), summary: "Answered" });
 
-const MAX_JSON = 20_000;
+const MAX_CHARACTERS = 40_000;
+
+/** A text, truncated where it is long: a browser takes seconds to lay out megabytes. */
+export function shortened(text, max = MAX_CHARACTERS) {
+  return text.length > max ? `${text.slice(0, max)}\n… truncated: ${text.length - max} more characters` : text;
+}
 
 /** An answer as JSON, truncated where it is long. */
-export function jsonText(answer) {
-  const text = JSON.stringify(answer, null, 2);
-  if (text.length <= MAX_JSON) return text;
-  return `${text.slice(0, MAX_JSON)}\n… truncated: ${text.length - MAX_JSON} more characters`;
+export const jsonText = (answer) => shortened(JSON.stringify(answer, null, 2));
+
+/** The text of a response: JSON in lines, other text as it is. */
+export function readable(text) {
+  try {
+    return jsonText(JSON.parse(text));
+  } catch {
+    return shortened(text);
+  }
 }

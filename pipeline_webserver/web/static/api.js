@@ -19,6 +19,11 @@ export const EXPLANATIONS = {
   deadline_exceeded: "There was no answer in time.",
 };
 
+const plain = (text) => text.toLowerCase().replace(/[.;:]\s*$/, "");
+
+/** Whether a message begins with what a sentence says. */
+const repeats = (message, sentence) => plain(message).startsWith(plain(sentence));
+
 /** A request that failed, or that cannot be sent. `type` is "network" if the server could not be reached. */
 export class RequestError extends Error {
   /**
@@ -35,7 +40,8 @@ export class RequestError extends Error {
   /** What happened and what to do, for the user. */
   get sentences() {
     const sentences = [this.message];
-    if (EXPLANATIONS[this.type]) sentences.unshift(EXPLANATIONS[this.type]);
+    const explanation = EXPLANATIONS[this.type];
+    if (explanation && !repeats(this.message, explanation)) sentences.unshift(explanation);
     if (this.retryAfterS !== null) sentences.push(`Try again in ${this.retryAfterS} s.`);
     return sentences;
   }
@@ -72,15 +78,19 @@ async function errorOf(response) {
   }
 }
 
-/** A successful response. Throws `RequestError`, or an `AbortError` when the signal aborts. */
-async function send(path, options = {}) {
-  let response;
+/** Any response. Throws a `RequestError` if there is none, or an `AbortError` when the signal aborts. */
+export async function respond(path, options) {
   try {
-    response = await fetch(path, { ...options, headers: withApiKey(options.headers) });
+    return await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new RequestError("network", "The server cannot be reached. Is it running, and is this device online?");
   }
+}
+
+/** A successful response. Throws as `respond`, and a `RequestError` for an error of the server. */
+async function send(path, options = {}) {
+  const response = await respond(path, { ...options, headers: withApiKey(options.headers) });
   if (!response.ok) throw await errorOf(response);
   return response;
 }
@@ -90,10 +100,13 @@ export async function fetchInfo() {
   return (await send("info")).json();
 }
 
-/** Prometheus text. */
-export async function fetchMetrics() {
-  return (await send("metrics")).text();
+/** A page of the server as text. */
+export async function fetchText(path) {
+  return (await send(path)).text();
 }
+
+/** Prometheus text. */
+export const fetchMetrics = () => fetchText("metrics");
 
 /**
  * Run the pipeline.

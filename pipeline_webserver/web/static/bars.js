@@ -15,11 +15,17 @@ export function barParts(name, score) {
   return [element("span", { class: "name" }, name), track(score), element("span", { class: "number" }, percent(score))];
 }
 
+/** What the numbers of a list of bars are. */
+export const barsLegend = (what) => element("p", { class: "hint" }, `${what}; a full bar is 100 %.`);
+
 /**
  * A list of labels with their scores.
  * @param {{label: string, score: number}[]} items
  */
 export function bars(items) {
   const rows = items.map(({ label, score }) => element("li", { class: "bar" }, barParts(label, score)));
-  return element("ol", { class: "bars" }, rows);
+  return element("div", {}, [
+    barsLegend("The score of each label"),
+    element("ol", { class: "bars", "aria-label": "Labels with their scores" }, rows),
+  ]);
 }

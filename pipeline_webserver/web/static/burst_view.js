@@ -2,7 +2,7 @@
 
 import { track } from "./bars.js";
 import { Burst, REQUESTS, numbered } from "./burst.js";
-import { element } from "./dom.js";
+import { element, hidden } from "./dom.js";
 import { duration } from "./format.js";
 
 /** Inputs per second. */
@@ -17,9 +17,12 @@ function sizes(mode) {
   const max = Math.max(...mode.sizes.values());
   const items = sorted.map(([size, count]) =>
     element("li", {}, [
+      hidden("A batch of "),
       element("span", { class: "name" }, String(size)),
       track(count / max),
+      hidden(": "),
       element("span", { class: "number" }, String(count)),
+      hidden(" requests"),
     ]),
   );
   return element("ul", { class: "sizes" }, items);
@@ -40,7 +43,7 @@ function row(mode, baseline) {
 }
 
 function table(modes) {
-  const titles = ["", `Time for ${REQUESTS}`, "Throughput", "Requests by batch size"];
+  const titles = ["", `Time for ${REQUESTS}`, "Throughput", "Batch size, and requests in such batches"];
   const head = titles.map((title) => element(title ? "th" : "td", title ? { scope: "col" } : {}, title));
   const rows = modes.map((mode) => row(mode, modes[0]));
   return element("table", { class: "results" }, [
@@ -54,9 +57,16 @@ const HINT =
   "computes equal inputs of a batch once. A browser sends six requests at a time, so at most six share a batch, unless " +
   "they are in lists.";
 
+/** Why a burst failed, without what the form already says. */
+export function failure(error, formError) {
+  const said = formError.hidden ? [] : Array.from(formError.children, (sentence) => sentence.textContent);
+  const sentences = (error.sentences ?? [String(error)]).filter((sentence) => !said.includes(sentence));
+  return sentences.join(" ") || "The burst failed with the same error as the form.";
+}
+
 export class BurstView {
   /**
-   * @param {Record<string, HTMLElement>} parts  hint, run, stop, status, result
+   * @param {Record<string, HTMLElement>} parts  hint, run, stop, status, result, formError
    * @param {import("./form.js").Form} form
    */
   constructor(parts, form) {
@@ -67,21 +77,22 @@ export class BurstView {
       parts.run.hidden = true;
       return;
     }
-    parts.hint.textContent = HINT;
+    parts.hint.textContent = form.task.inBurst ? `${HINT} It leaves the second text out.` : HINT;
     parts.run.addEventListener("click", () => this.run());
     parts.stop.addEventListener("click", () => this.abort.abort());
   }
 
   async run() {
     const problem = this.form.problem();
-    if (problem) return this.#report(problem);
+    if (problem) return this.#report(failure({ sentences: [problem] }, this.parts.formError));
     this.abort = new AbortController();
     this.#setRunning(true);
     try {
-      const calls = numbered(this.form.values(), this.form.task.varied, REQUESTS).map((each) => this.form.call(each));
+      const values = { ...this.form.values(), ...this.form.task.inBurst };
+      const calls = numbered(values, this.form.task.varied, REQUESTS).map((each) => this.form.call(each));
       await this.#show(new Burst(calls, this.form.info.limits?.max_inputs ?? 1, this.abort.signal));
     } catch (error) {
-      this.#report(error.name === "AbortError" ? "Stopped." : (error.sentences ?? [String(error)]).join(" "));
+      this.#report(error.name === "AbortError" ? "Stopped." : failure(error, this.parts.formError));
     }
     this.#setRunning(false);
   }

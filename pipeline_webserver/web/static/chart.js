@@ -32,16 +32,17 @@ export class Chart {
    * @param {(value: number) => string} format
    */
   constructor(title, names, format) {
-    this.format = format;
+    Object.assign(this, { title, format });
     this.names = names;
     this.series = names.map(() => []);
     this.paths = names.map((_, index) => svgElement("path", { class: `line line-${index}` }));
     this.now = element("span", { class: "now" }, "–");
     this.max = element("span", { class: "max" });
-    const frame = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
-    const plot = element("div", { class: "plot" }, [this.max, svgElement("svg", frame, this.paths)]);
+    const frame = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" };
+    this.plot = element("div", { class: "plot", role: "img" }, [this.max, svgElement("svg", frame, this.paths)]);
     const head = element("div", { class: "chart-head" }, [element("h3", {}, title), this.now]);
-    this.node = element("div", { class: "chart" }, [head, plot]);
+    this.node = element("div", { class: "chart" }, [head, this.plot]);
+    this.#describe("no values yet");
   }
 
   /** @param {(number | null)[]} values  the newest of each series */
@@ -52,9 +53,15 @@ export class Chart {
     this.#draw(values);
   }
 
+  /** For screen readers, which do not see lines. */
+  #describe(text) {
+    this.plot.setAttribute("aria-label", `${this.title}: ${text}`);
+  }
+
   #draw(values) {
     const max = roundUp(Math.max(...this.series.flat().map((value) => value ?? 0)));
     this.max.textContent = this.format(max);
+    this.#describe(`a line chart of the last two minutes, from 0 to ${this.format(max)}`);
     for (const [index, path] of this.paths.entries()) path.setAttribute("d", pathOf(this.series[index], max));
     const labels = values.map((value, index) => {
       const key = element("i", { class: `dash dash-${index}`, "aria-hidden": "true" });

@@ -1,65 +1,12 @@
-/* The page that makes openapi.json readable: each route with its request, its responses and a curl line. It must never
-   know more of the server than that document says. */
+/* The page that makes openapi.json readable: each route with its request, its responses, a curl line and a form that sends
+   it. It must never know more of the server than that document says. */
 
+import { callForm, urlOf } from "./call_form.js";
 import { apiKey, element, storeApiKey, withApiKey } from "./dom.js";
+import { bindKeyLinks } from "./key_links.js";
+import { prose } from "./prose.js";
 import { quoteForShell } from "./quoting.js";
-
-/** The last part of a reference: `#/components/schemas/Label` is `Label`. */
-const nameOf = (reference) => reference.split("/").pop();
-
-/** A link to the section of a schema. */
-function link(reference) {
-  return element("a", { href: `#schema-${nameOf(reference)}` }, nameOf(reference));
-}
-
-const RANGES = { minimum: "≥", maximum: "≤", exclusiveMinimum: ">", exclusiveMaximum: "<" };
-const COUNTS = { minItems: "at least", maxItems: "at most", minLength: "at least", maxLength: "at most" };
-
-/** What a schema says besides its type: ranges, numbers of items, patterns. */
-function limits(schema) {
-  const parts = [];
-  for (const [name, sign] of Object.entries(RANGES)) if (name in schema) parts.push(`${sign} ${schema[name]}`);
-  for (const [name, words] of Object.entries(COUNTS)) if (name in schema) parts.push(`${words} ${schema[name]}`);
-  if (schema.pattern) parts.push(`like ${schema.pattern}`);
-  if (schema.contentEncoding) parts.push(schema.contentEncoding);
-  return parts.length ? ` (${parts.join(", ")})` : "";
-}
-
-/** A schema in a few words, with links to the schemas that it refers to. */
-function summary(schema) {
-  if (schema.$ref) return [link(schema.$ref)];
-  if (schema.allOf) return summary(schema.allOf[0]);
-  const choices = schema.anyOf ?? schema.oneOf;
-  if (choices) return joined(choices.filter((choice) => choice.type !== "null").map(summary), " or ");
-  if (schema.enum) return [schema.enum.map((value) => JSON.stringify(value)).join(" or ")];
-  if ("const" in schema) return [JSON.stringify(schema.const)];
-  if (schema.type === "array") return ["list", limits(schema), " of ", ...summary(schema.items ?? {})];
-  return [(schema.type ?? "anything") + limits(schema)];
-}
-
-/** Lists of nodes as one, with a separator between them. */
-function joined(lists, separator) {
-  return lists.flatMap((list, index) => (index ? [separator, ...list] : list));
-}
-
-/** The properties of an object, a row each. */
-function properties(schema) {
-  const required = new Set(schema.required ?? []);
-  const rows = Object.entries(schema.properties ?? {}).map(([name, property]) =>
-    element("tr", {}, [
-      element("th", { scope: "row" }, [element("code", {}, name), required.has(name) ? " required" : ""]),
-      element("td", {}, summary(property)),
-      element("td", {}, property.description ?? ""),
-    ]),
-  );
-  return element("table", {}, element("tbody", {}, rows));
-}
-
-function schemaSection([name, schema]) {
-  const body = schema.properties ? properties(schema) : element("p", {}, summary(schema));
-  const description = schema.description ? [element("p", {}, schema.description)] : [];
-  return element("section", { id: `schema-${name}` }, [element("h3", {}, name), ...description, body]);
-}
+import { joined, nameOf, schemaSection, summary } from "./schema_view.js";
 
 /** The option of curl for a body: an example, or a file where the body is one. */
 function dataOption({ schema, example }) {
@@ -69,7 +16,7 @@ function dataOption({ schema, example }) {
 
 /** A curl line for each form of the request; one media type stands for all that a file may have. */
 function curlLines(path, operation) {
-  const url = new URL(path.replace(/^\//, ""), new URL(".", location.href)).href;
+  const url = urlOf(path);
   const key = operation.security.length && apiKey() ? ' -H "Authorization: Bearer $KEY"' : "";
   const contents = Object.entries(operation.requestBody?.content ?? {});
   if (!contents.length) return [`curl${key} ${url}`];
@@ -78,12 +25,13 @@ function curlLines(path, operation) {
   return distinct.map(([data, header]) => `curl${key} -H ${header} ${data} ${url}`);
 }
 
-/** The error types that a response may have. */
+/** The error types that a response may have, but for those that its description names. */
 function errorTypes(response) {
   const types = Object.values(response.content ?? {}).flatMap(
     ({ schema }) => schema.allOf?.[1]?.properties.error_type.enum ?? [],
   );
-  return types.flatMap((type) => [" ", element("code", {}, type)]);
+  const others = types.filter((type) => !response.description.includes(`\`${type}\``));
+  return others.flatMap((type) => [" ", element("code", {}, type)]);
 }
 
 function responseTable(operation, components) {
@@ -92,19 +40,29 @@ function responseTable(operation, components) {
     const schemas = Object.values(response.content ?? {}).map((content) => summary(content.schema));
     return element("tr", {}, [
       element("th", { scope: "row" }, status),
-      element("td", {}, [response.description, ...errorTypes(response)]),
+      element("td", {}, [...prose(response.description), ...errorTypes(response)]),
       element("td", {}, joined(schemas, ", ")),
     ]);
   });
   return element("table", {}, element("tbody", {}, rows));
 }
 
+/** The bodies of a request, each with all of its media types. */
+function byBody(operation) {
+  const bodies = new Map();
+  for (const [type, { schema }] of Object.entries(operation.requestBody?.content ?? {})) {
+    const key = JSON.stringify(schema);
+    bodies.set(key, { types: [...(bodies.get(key)?.types ?? []), type], schema });
+  }
+  return [...bodies.values()];
+}
+
 function requestList(operation) {
-  const bodies = Object.entries(operation.requestBody?.content ?? {}).map(([type, content]) =>
-    element("li", {}, [element("code", {}, type), ": ", ...summary(content.schema)]),
+  const bodies = byBody(operation).map(({ types, schema }) =>
+    element("li", {}, [...joined(types.map((type) => [element("code", {}, type)]), ", "), ": ", ...summary(schema)]),
   );
   const headers = (operation.parameters ?? []).map((parameter) =>
-    element("li", {}, [element("code", {}, parameter.name), ` header: ${parameter.description ?? ""}`]),
+    element("li", {}, [element("code", {}, parameter.name), " header: ", ...prose(parameter.description)]),
   );
   return element("ul", {}, [...bodies, ...headers]);
 }
@@ -112,11 +70,11 @@ function requestList(operation) {
 function routeSection(path, method, operation, components) {
   return element("section", { id: operation.operationId }, [
     element("h2", {}, [element("code", {}, `${method.toUpperCase()} ${path}`)]),
-    element("p", {}, operation.summary ?? ""),
-    element("p", {}, operation.description ?? ""),
+    ...[operation.summary, operation.description].filter(Boolean).map((text) => element("p", {}, prose(text))),
     element("h3", {}, "Request"),
     requestList(operation),
     ...curlLines(path, operation).map((line) => element("pre", { tabindex: "0" }, line)),
+    callForm(path, method, operation, components),
     element("h3", {}, "Responses"),
     responseTable(operation, components),
   ]);
@@ -125,7 +83,7 @@ function routeSection(path, method, operation, components) {
 function show(openapi) {
   document.title = openapi.info.title;
   document.getElementById("title").textContent = openapi.info.title;
-  document.getElementById("description").textContent = openapi.info.description;
+  document.getElementById("description").replaceChildren(...prose(openapi.info.description));
   const routes = Object.entries(openapi.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => routeSection(path, method, operation, openapi.components)),
   );
@@ -148,6 +106,11 @@ async function load() {
   }
 }
 
+bindKeyLinks(
+  document.querySelectorAll("nav .with-key"),
+  () => !document.getElementById("key").hidden,
+  () => document.getElementById("key-field").focus(),
+);
 document.getElementById("key").addEventListener("submit", (event) => {
   event.preventDefault();
   storeApiKey(document.getElementById("key-field").value);

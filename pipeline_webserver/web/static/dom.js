@@ -25,6 +25,9 @@ function filled(node, attributes, children) {
   return node;
 }
 
+/** Text for screen readers only. */
+export const hidden = (text) => element("span", { class: "visually-hidden" }, text);
+
 /** The API key that was entered in this tab, or an empty string. */
 export const apiKey = () => sessionStorage.getItem(API_KEY) ?? "";
 

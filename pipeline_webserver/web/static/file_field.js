@@ -3,11 +3,13 @@
 
 import { element } from "./dom.js";
 import { labelled } from "./fields.js";
+import { NOUNS, isOfKind, player, whyUnreadable } from "./preview.js";
 
 /** @param {"image" | "audio"} kind @returns {import("./fields.js").Field} */
 export function fileField(kind) {
   let file = null;
   let url = "";
+  let isUnreadable = false;
   const control = element("input", { type: "file", accept: `${kind}/*` });
   const preview = element("div", { class: "preview" });
   const size = element("p", { class: "hint" });
@@ -20,7 +22,22 @@ export function fileField(kind) {
     control.files = fileList(next); // so that it names the file, wherever that came from
     url = next ? URL.createObjectURL(next) : "";
     size.textContent = next ? `${Math.ceil(next.size / 1024)} KiB` : "";
-    preview.replaceChildren(...(next ? [player(kind, url)] : []));
+    isUnreadable = false;
+    preview.replaceChildren();
+    if (next) show(next, url);
+  }
+
+  /** Once the browser has read it: what it cannot read has no preview, but an error. */
+  async function show(next, source) {
+    const shown = await player(kind, source);
+    if (url !== source) return; // another file was chosen meanwhile
+    isUnreadable = !shown;
+    preview.replaceChildren(shown ?? element("p", { class: "error", role: "alert" }, whyUnreadable(kind, next)));
+  }
+
+  function problem() {
+    if (!file) return "Choose a file first.";
+    return isUnreadable && !isOfKind(kind, file) ? `Choose ${NOUNS[kind]} first.` : "";
   }
 
   function accept(next) {
@@ -31,7 +48,7 @@ export function fileField(kind) {
 
   control.addEventListener("change", () => accept(control.files[0]));
   onFile(node, accept);
-  return { node, control, read: () => file, write, problem: () => (file ? "" : "Choose a file first.") };
+  return { node, control, read: () => file, write, problem };
 }
 
 /** The only value that a control for files can be set to. */
@@ -39,11 +56,6 @@ function fileList(file) {
   const transfer = new DataTransfer();
   if (file) transfer.items.add(file);
   return transfer.files;
-}
-
-function player(kind, url) {
-  if (kind === "image") return element("img", { src: url, alt: "The chosen image" });
-  return element("audio", { src: url, controls: "", "aria-label": "The chosen audio" });
 }
 
 /** Call `accept` with each file that is dropped on an element or pasted into it. */

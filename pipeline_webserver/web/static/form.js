@@ -25,7 +25,7 @@ export class Form {
 
   /** @returns {import("./calls.js").Call} */
   call(values = this.values()) {
-    return this.task.call(values);
+    return this.task.call(values, this.info);
   }
 
   write(values) {

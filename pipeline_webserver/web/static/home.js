@@ -5,6 +5,7 @@ import { fetchInfo } from "./api.js";
 import { BurstView } from "./burst_view.js";
 import { apiKey, storeApiKey } from "./dom.js";
 import { Form } from "./form.js";
+import { bindKeyLinks } from "./key_links.js";
 import { LiveCharts } from "./live_charts.js";
 import { modelCard, optimizationList } from "./model_card.js";
 import { Playground } from "./playground.js";
@@ -77,8 +78,8 @@ function bindForm(form) {
 }
 
 function show(info) {
-  document.title = `${info.model}: ${info.task}`;
-  find("model").textContent = info.model;
+  document.title = `${info.name}: ${info.task}`;
+  find("model").textContent = info.name;
   find("card").replaceChildren(...modelCard(info));
   find("optimization-list").replaceChildren(optimizationList(info));
   const form = new Form(info);
@@ -90,6 +91,7 @@ function show(info) {
     stop: "burst-stop",
     status: "burst-status",
     result: "burst-result",
+    formError: "error",
   };
   new BurstView(findAll(parts), form);
   find("copy").addEventListener("click", copy);
@@ -114,6 +116,7 @@ async function start() {
   }
 }
 
+bindKeyLinks(document.querySelectorAll("nav .with-key"), () => !find("key").hidden, askForKey);
 find("key").addEventListener("submit", (event) => {
   event.preventDefault();
   storeApiKey(find("key-field").value);

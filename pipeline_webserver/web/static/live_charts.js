@@ -2,12 +2,22 @@
 
 import { fetchMetrics } from "./api.js";
 import { Chart } from "./chart.js";
+import { element } from "./dom.js";
 import { parse, rates } from "./exposition.js";
 import { duration } from "./format.js";
 
 const INTERVAL_MS = 1000;
 
 const rounded = (number) => String(Number(number.toPrecision(3)));
+
+/** Without what a run says, too, when the server cannot be reached. */
+function whyUnread({ type, sentences }) {
+  return type === "network" || !sentences ? "The metrics cannot be read." : sentences.join(" ");
+}
+
+/** What every chart has in common. */
+const legend = () =>
+  element("p", { class: "hint legend-line" }, "From two minutes ago, left, to now, right; the number above is of now.");
 
 export class LiveCharts {
   /** @param {HTMLElement} place  for the charts @param {HTMLElement} error  for what went wrong */
@@ -20,7 +30,7 @@ export class LiveCharts {
       [new Chart("Batch size, mean", [""], rounded), (now) => [now.batchSize]],
       [new Chart("Inputs in flight", [""], rounded), (now) => [now.inputsInFlight]],
     ];
-    place.replaceChildren(...this.charts.map(([chart]) => chart.node));
+    place.replaceChildren(...this.charts.map(([chart]) => chart.node), legend());
   }
 
   /** Read the metrics once a second while the page is visible. */
@@ -39,7 +49,7 @@ export class LiveCharts {
       this.last = { samples, at };
       this.error.textContent = "";
     } catch (error) {
-      this.error.textContent = error.sentences?.join(" ") ?? "The metrics cannot be read.";
+      this.error.textContent = whyUnread(error);
     }
   }
 

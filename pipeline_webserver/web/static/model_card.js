@@ -9,14 +9,22 @@ const MEANINGS = {
   prepacked_weights: "lays out the weights for the CPU once",
 };
 
+/** How long an input may be, or how much of it counts; null where inputs have no such limit. */
+export function maxInput({ max_tokens: limit, embedding, limits }) {
+  const known = [limit, embedding?.max_tokens].filter(Boolean);
+  if (!known.length) return null;
+  return `${Math.min(...known)} tokens${embedding || limits?.truncate ? ", then cut" : ""}`;
+}
+
 /** Pairs of a term and its value. */
 export function modelCard(info) {
   const facts = {
     Task: info.task,
+    "Loaded from": info.model === info.name ? null : info.model,
     Device: info.device,
     "Data type": info.dtype,
     Threads: info.threads,
-    "Max. input": info.max_tokens ? `${info.max_tokens} tokens` : null,
+    "Max. input": maxInput(info),
     "Max. batch size": info.limits?.max_batch_size,
     Version: info.version,
   };
@@ -24,8 +32,12 @@ export function modelCard(info) {
   return known.map(([term, fact]) => element("div", {}, [element("dt", {}, term), element("dd", {}, String(fact))]));
 }
 
-const gain = (probe, factor) =>
-  element("span", { class: "gain" }, [element("strong", {}, `${factor.toFixed(2)} ×`), ` ${probe}`]);
+/** The speed for one kind of input, as it was measured; a loss is called one. */
+export function gain(probe, factor) {
+  const speed = factor.toFixed(2);
+  const slower = Number(speed) < 1 ? [": ", element("strong", { class: "loss" }, "slower")] : [];
+  return element("span", { class: "gain" }, [element("strong", {}, `${speed} ×`), ` ${probe}`, ...slower]);
+}
 
 function explained(applied, measured, reason) {
   if (!applied) return element("p", { class: "hint" }, `Not applied: ${reason}.`);

@@ -4,30 +4,14 @@
 import { RequestError, infer } from "./api.js";
 import { jsonText } from "./answers.js";
 import { requestOf } from "./calls.js";
-import { element } from "./dom.js";
+import { element, hidden } from "./dom.js";
 import { duration } from "./format.js";
-
-/** Where the time went, as a bar and in words. */
-export function timingParts({ queue = 0, model = 0, total = 0, batch = 1 }, elapsedMs) {
-  const rest = Math.max(0, total - queue - model);
-  const bar = element("div", { class: "stack", "aria-hidden": "true" });
-  for (const [name, ms] of Object.entries({ queue, model, rest })) {
-    const part = element("span", { class: `part ${name}` });
-    part.style.flexGrow = String(ms);
-    bar.append(part);
-  }
-  const parts = [
-    `${duration(total)} in the server: ${duration(queue)} in the queue, ${duration(model)} in the model`,
-    `in a batch of ${batch}`,
-    `${duration(elapsedMs)} measured in the browser`,
-  ];
-  return [bar, element("p", { class: "hint" }, `${parts.join("; ")}.`)];
-}
+import { timingParts } from "./timing.js";
 
 const MAX_SPOKEN = 300;
 
 /** Short enough to be read aloud. */
-const shortened = (text) => (text.length > MAX_SPOKEN ? `${text.slice(0, MAX_SPOKEN)} …` : text);
+const spoken = (text) => (text.length > MAX_SPOKEN ? `${text.slice(0, MAX_SPOKEN)} …` : text);
 
 export class Playground {
   /**
@@ -63,9 +47,8 @@ export class Playground {
     this.parts.json.textContent = jsonText(answer);
     this.parts.timing.replaceChildren(...timingParts(timing, elapsedMs));
     this.parts.raw.hidden = this.parts.timing.hidden = false;
-    // For screen readers only: everyone else sees the answer below.
-    const spoken = element("span", { class: "visually-hidden" }, `: ${shortened(summary)}`);
-    this.parts.status.replaceChildren(`Answered in ${duration(elapsedMs)}`, spoken);
+    // Everyone else sees the answer below.
+    this.parts.status.replaceChildren(`Answered in ${duration(elapsedMs)}`, hidden(`: ${spoken(summary)}`));
   }
 
   /** An answer of an unexpected shape is still an answer. */

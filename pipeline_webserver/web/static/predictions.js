@@ -1,11 +1,13 @@
 /* The predictions at each mask, in their sentence. It must never know the server. */
 
-import { barParts } from "./bars.js";
+import { barParts, barsLegend } from "./bars.js";
 import { element } from "./dom.js";
 import { percent } from "./format.js";
 
 /** The predictions of each mask: with one mask, the answer is a single list. */
 export const byMask = (answer) => (Array.isArray(answer[0]) ? answer : [answer]);
+
+const LEGEND = "The probability of each word; a click puts it into the sentence";
 
 const wordOf = (prediction) => prediction.token_str.trim() || "␣";
 
@@ -17,7 +19,7 @@ export function predictions(answer, text, mask) {
     .flatMap((part, index) => (index ? [marks[index - 1] ?? mask, part] : [part]));
   const groups = lists.map((list, index) => group(list, marks[index], lists.length > 1 ? index + 1 : 0));
   return {
-    node: element("div", {}, [element("p", { class: "sentence", "data-sentence": "" }, sentence), ...groups]),
+    node: element("div", {}, [element("p", { class: "sentence" }, sentence), barsLegend(LEGEND), ...groups]),
     summary: lists.map(([best]) => `${wordOf(best)}, ${percent(best.score)}`).join("; "),
   };
 }

@@ -7,6 +7,7 @@ import { choiceField, labelsField, lineField, maskedField, numberField, textFiel
 import { chord, drawing, fileField } from "./file_field.js";
 import { boxes, masks } from "./overlays.js";
 import { predictions } from "./predictions.js";
+import { embeddings } from "./similarity.js";
 import { tableField } from "./table_field.js";
 import { vectors } from "./vectors.js";
 
@@ -22,14 +23,16 @@ import { vectors } from "./vectors.js";
  * - `examples`: a button each. `initial`: the values at the start, those of the first example by default.
  * - `call`: the call that values make; its `method` is what the snippet for Python calls.
  * - `render`: how an answer is shown, and its summary for screen readers.
- * - `varied`: the value that a burst makes different in each request; null where it cannot.
+ * - `varied`: the value that a burst makes different in each request; null where it cannot. `inBurst`: what replaces
+ *   the form's values there.
  * @typedef {Object} Task
  * @property {(info: Record<string, any>) => Record<string, import("./fields.js").Field>} fields
  * @property {(info: Record<string, any>) => Example[]} examples
  * @property {Values} [initial]
- * @property {(values: Values) => import("./calls.js").Call} call
+ * @property {(values: Values, info: Record<string, any>) => import("./calls.js").Call} call
  * @property {(answer: any, values: Values, info: Record<string, any>) => Rendered | Promise<Rendered>} render
  * @property {string | null} varied
+ * @property {Values} [inBurst]
  */
 
 /** @typedef {{node: HTMLElement, summary: string}} Rendered */
@@ -37,6 +40,7 @@ import { vectors } from "./vectors.js";
 const method = (name, positional, named = {}) => ({ name, positional, named });
 
 const example = (title, values) => ({ title, values });
+const pair = (title, text, second) => example(title, { text, second });
 const textExamples = (...texts) => texts.map((text) => example(text, { text }));
 
 /** @type {Task} */
@@ -110,9 +114,23 @@ export const TASKS = {
     render: (answer, values) => entities(answer, values.text),
   },
   "feature-extraction": {
-    examples: () => textExamples("The model turns this sentence into numbers.", "The weather is nice today."),
-    call: textCall("feature_extraction"),
-    render: vectors,
+    fields: () => ({
+      text: textField("Text", { rows: 2 }),
+      second: textField("Second text, to compare the first with (optional)", { rows: 2, required: "" }),
+    }),
+    examples: () => [
+      pair("Nearly the same", "A cat sits on the mat.", "A kitten is lying on a rug."),
+      pair("A question and its answer", "How do I change my password?", "Open the settings and choose a new one."),
+      pair("Nothing in common", "The weather is nice today.", "The central bank raised its interest rates."),
+    ],
+    call: ({ text, second }, { embedding }) => {
+      if (!second.trim()) return { inputs: text, method: method("feature_extraction", [text]) };
+      const inputs = [text, second];
+      // Its client makes one array of the answer, which two texts with their own numbers of tokens are not.
+      return { inputs, method: embedding ? method("feature_extraction", [inputs]) : null };
+    },
+    render: embeddings,
+    inBurst: { second: "" },
   },
   "zero-shot-classification": {
     fields: () => ({

@@ -27,7 +27,7 @@ export function colorOf(share) {
 }
 
 /** A stripe for each number. */
-function strip(row) {
+export function strip(row) {
   const max = row.reduce((largest, number) => Math.max(largest, Math.abs(number)), 0) || 1;
   const label = `The ${row.length} values as colors, from ${-max.toPrecision(3)} in blue to ${max.toPrecision(3)} in orange`;
   const attributes = { width: row.length, height: 1, class: "strip", role: "img", "aria-label": label };
@@ -39,6 +39,10 @@ function strip(row) {
   context.putImageData(pixels, 0, 0);
   return canvas;
 }
+
+/** What a strip's colors are. */
+export const stripLegend = () =>
+  element("p", { class: "hint" }, "A stripe for each number: blue below zero, orange above, the stronger the larger.");
 
 export function vectors(answer) {
   const shape = shapeOf(answer).join(" × ");
@@ -53,6 +57,7 @@ export function vectors(answer) {
   const more = rows.length - MAX_ROWS;
   const node = element("div", {}, [
     element("p", {}, `Shape: ${shape}`),
+    stripLegend(),
     element("ol", { class: "vectors" }, shown),
     ...(more > 0 ? [element("p", { class: "hint" }, `and ${more} more rows`)] : []),
   ]);

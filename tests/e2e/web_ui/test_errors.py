@@ -14,6 +14,7 @@ from tests.e2e.web_ui.snippets import printed_by, result_of_shell
 from tests.support.browser import Visit
 from tests.support.compare import assert_same
 from tests.support.fakes import FakeRunner
+from tests.support.media import picture
 from tests.support.process import serving_in_thread
 
 WITH_KEY: dict[str, Any] = {"api_key": "secret"}
@@ -32,11 +33,43 @@ def test_an_error_is_explained_in_plain_words(visit_with_errors: Visit, bundled_
     assert visit.page.is_hidden("#error")
 
 
+def test_a_burst_does_not_repeat_what_the_form_says(visit_with_errors: Visit, fake_url: str) -> None:
+    visit = visit_with_errors.go(fake_url)
+    visit.run(Text="bad")
+    assert visit.texts("#error p") == ["The model cannot process this input.", "bad is rejected"]
+    visit.page.click("#burst-run")
+    visit.page.wait_for_function("() => document.querySelector('#burst-status').textContent === 'bad 1 is rejected'")
+
+
+def test_a_file_that_is_no_image_has_an_error_and_no_preview(
+    visit: Visit, url_of: Callable[[str], str], tmp_path: Path
+) -> None:
+    visit.go(url_of("image-classification"))
+    for name, why in [
+        ("notes.txt", "notes.txt is not an image, but text/plain."),
+        ("scan.tiff", "This browser cannot show scan.tiff; the server may still read it."),
+    ]:
+        (tmp_path / name).write_text("some notes")
+        visit.page.set_input_files("input[type=file]", str(tmp_path / name))
+        visit.page.wait_for_function("(why) => document.querySelector('.preview').textContent === why", arg=why)
+        assert visit.page.locator(".preview img").count() == 0
+    visit.page.set_input_files("input[type=file]", str(tmp_path / "notes.txt"))
+    visit.wait_for(".preview .error")
+    visit.page.click("#run")
+    assert visit.text("#error") == "Choose an image first."
+    (tmp_path / "picture.png").write_bytes(picture(1))
+    visit.page.set_input_files("input[type=file]", str(tmp_path / "picture.png"))
+    visit.wait_for(".preview img")
+    assert visit.page.locator(".preview .error").count() == 0
+
+
 def test_a_server_that_cannot_be_reached_is_explained_in_plain_words(visit_with_errors: Visit, fake_url: str) -> None:
     visit = visit_with_errors.go(fake_url)
     visit.page.route("**", lambda route: route.abort())
     visit.run()
     assert visit.text("#error") == "The server cannot be reached. Is it running, and is this device online?"
+    visit.page.wait_for_function("() => document.querySelector('#metrics-error').textContent")
+    assert visit.text("#metrics-error") == "The metrics cannot be read."  # and not the same once more
 
 
 def test_a_server_at_capacity_says_when_to_try_again(visit_with_errors: Visit) -> None:
@@ -67,6 +100,8 @@ def test_the_web_ui_asks_for_an_api_key_and_keeps_it_in_its_tab(
         visit.page.keyboard.press("Enter")
         visit.wait_for("#start-error:not([hidden])")
         assert "missing or wrong" in visit.text("#start-error")
+        visit.page.get_by_role("link", name="info", exact=True).click()  # with the wrong key
+        visit.page.wait_for_function("() => document.activeElement.id === 'key-field'")
         visit.page.get_by_label("API key").fill("secret")
         visit.page.keyboard.press("Enter")
         visit.wait_for("#loaded:not([hidden])")
@@ -75,6 +110,11 @@ def test_the_web_ui_asks_for_an_api_key_and_keeps_it_in_its_tab(
         assert "secret" not in visit.text("body")
         monkeypatch.setenv("KEY", "secret")
         assert_same(result_of_shell(visit.hidden_text("#snippet"), tmp_path), visit.answer())
+        for name, words in [("info", '"text-classification"'), ("metrics", "# HELP pipeline_request_seconds ")]:
+            visit.page.get_by_role("link", name=name, exact=True).click()
+            assert words in visit.text("dialog[open] pre")
+            visit.page.keyboard.press("Escape")
+            visit.page.wait_for_selector("dialog", state="detached")
         visit.page.click("#tab-Python")
         (labels,) = printed_by(visit.hidden_text("#snippet"), monkeypatch)
         assert [item.label for item in labels] == visit.texts(".answer .name")

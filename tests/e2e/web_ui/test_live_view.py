@@ -22,21 +22,22 @@ class OptimizedRunner(FakeRunner):
     @property
     def info(self) -> ModelInfo:
         reports = (
-            OptimizationReport("unpadding", True, 1e-7, {"in a batch": 1.234, "alone": 1.0}),
+            OptimizationReport("unpadding", True, 1e-7, {"in a batch": 1.234, "alone": 0.8}),
             OptimizationReport("last_layer", False, reason="it is not faster"),
             OptimizationReport("masked_head", True, reason="the default, not timed"),
         )
-        return replace(super().info, model="a-model", device="cpu", optimizations=reports)
+        return replace(super().info, model="team/a-model", name="A model", device="cpu", optimizations=reports)
 
 
 def test_the_model_and_its_optimizations_are_those_of_info(visit: Visit) -> None:
     with serving_in_thread(create_app(Settings(), OptimizedRunner())) as url:
         visit.go(url)
-        assert visit.text("h1") == "a-model"
-        assert visit.texts("#card dd")[:2] == ["fill-mask", "cpu"]
+        assert visit.text("h1") == "A model"
+        assert visit.page.title() == "A model: fill-mask"
+        assert visit.texts("#card dd")[:3] == ["fill-mask", "team/a-model", "cpu"]
         assert visit.texts(".optimizations code") == ["unpadding", "last_layer", "masked_head"]
         assert visit.texts(".optimizations .state") == ["on", "off", "on"]
-        assert visit.texts(".gain") == [f"1.23 {TIMES} in a batch", f"1.00 {TIMES} alone"]
+        assert visit.texts(".gain") == [f"1.23 {TIMES} in a batch", f"0.80 {TIMES} alone: slower"]
         assert visit.texts(".optimizations .hint") == [
             "Not applied: it is not faster.",
             "Applied: the default, not timed.",
@@ -51,6 +52,8 @@ def test_the_charts_show_what_the_server_does(visit: Visit, bundled_url: str) ->
     visit.run()
     next_second(visit, "/L/.test(document.querySelector('.line').getAttribute('d'))")
     assert float(visit.text(".chart .max")) > 0
+    label = f"Requests per second: a line chart of the last two minutes, from 0 to {visit.text('.chart .max')}"
+    assert visit.page.get_attribute(".plot", "aria-label") == label
     assert "M" in (visit.page.get_attribute(".line >> nth=1", "d") or "")
 
 

@@ -10,6 +10,7 @@ from pipeline_webserver.api.tasks import TASKS
 from pipeline_webserver.errors import NotServed
 from tests.support.browser import Open, Visit
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 BUCKETS = [{"upTo": 0.1, "count": 0}, {"upTo": 0.2, "count": 10}, {"upTo": 1, "count": 20}]
 # A module `m`, what is done with it, the values `given`, and the result.
 CASES: list[tuple[str, str, list[Any], Any]] = [
@@ -117,6 +118,116 @@ CASES: list[tuple[str, str, list[Any], Any]] = [
                    task.render({}).node.textContent]""",
         [],
         [["text"], ["A text to try."], {"inputs": "a", "method": None}, "text", "The answer is below, as JSON."],
+    ),
+    (
+        "api.js",
+        "return given.map((error) => new m.RequestError(...error).sentences)",
+        [
+            ["deadline_exceeded", "There was no answer in time; the server is slow or busy."],
+            ["rejected", "The text is empty."],
+            ["overloaded", "There are 9 inputs.", 503, 2],
+        ],
+        [
+            ["There was no answer in time; the server is slow or busy."],
+            ["The model cannot process this input.", "The text is empty."],
+            ["The server is at capacity.", "There are 9 inputs.", "Try again in 2 s."],
+        ],
+    ),
+    (
+        "burst_view.js",
+        """const form = document.createElement('div');
+           form.innerHTML = '<p>One.</p><p>Two.</p>';
+           const failures = () => given.map((sentences) => m.failure({ sentences }, form));
+           return [failures(), (form.hidden = true) && failures()]""",
+        [["One.", "Three."], ["One.", "Two."]],
+        [["Three.", "The burst failed with the same error as the form."], ["One. Three.", "One. Two."]],
+    ),
+    (
+        "model_card.js",
+        "return given.map(m.maxInput)",
+        [
+            {"max_tokens": 512},
+            {"max_tokens": 512, "embedding": {"max_tokens": 256}},
+            {"max_tokens": 512, "embedding": {"max_tokens": None}},
+            {"max_tokens": None, "embedding": {"max_tokens": 128}},
+            {"max_tokens": 512, "limits": {"truncate": True}},
+            {"max_tokens": None, "limits": {"truncate": True}},
+        ],
+        [
+            "512 tokens",
+            "256 tokens, then cut",
+            "512 tokens, then cut",
+            "128 tokens, then cut",
+            "512 tokens, then cut",
+            None,
+        ],
+    ),
+    (
+        "model_card.js",
+        "return given.map((factor) => m.gain('alone', factor).textContent)",
+        [0.8, 0.994, 0.996, 1.5],
+        [f"0.80 {TIMES} alone: slower", f"0.99 {TIMES} alone: slower", f"1.00 {TIMES} alone", f"1.50 {TIMES} alone"],
+    ),
+    ("timing.js", "return m.partsOf({queue: 1, model: 30, total: 32.5})", [], {"queue": 1, "model": 30, "other": 1.5}),
+    (
+        "timing.js",
+        "return m.timingParts({queue: 1, model: 30, total: 32.5, batch: 7}, 40).map((part) => part.textContent)",
+        [],
+        [
+            "32.5 ms in the server, in a batch of 7; 40 ms measured in the browser.",
+            "",
+            "queue 1 msmodel 30 msother 1.5 ms",
+        ],
+    ),
+    (
+        "preview.js",
+        "return given.map(([kind, name, type]) => m.whyUnreadable(kind, new File([], name, { type })))",
+        [["audio", "a.png", "image/png"], ["audio", "a.wav", "audio/wav"], ["image", "a.raw", ""]],
+        [
+            "a.png is not audio, but image/png.",
+            "This browser cannot play a.wav; the server may still read it.",
+            "This browser cannot show a.raw; the server may still read it.",
+        ],
+    ),
+    ("similarity.js", "return m.cosine(...given)", [[3, 4], [4, 3]], pytest.approx(0.96)),
+    ("similarity.js", "return [m.cosine([1, 0], [-2, 0]), m.cosine([0, 0], [1, 1])]", [], [-1, 0]),
+    ("similarity.js", "return m.mean(given)", [[1, 2], [3, 6]], [2, 4]),
+    (
+        "tasks.js",
+        """const task = m.taskOf('feature-extraction');
+           const calls = [task.call({ ...given[0], ...task.inBurst }, {}), task.call(given[0], {}),
+               task.call(given[0], { embedding: {} })];
+           return calls.map(({ inputs, method }) => [inputs, method?.positional])""",
+        [{"text": "a", "second": "b"}],
+        [["a", ["a"]], [["a", "b"], None], [["a", "b"], [["a", "b"]]]],
+    ),
+    (
+        "prose.js",
+        "return m.prose(given[0]).map((node) => node.outerHTML ?? node)",
+        ["`Bearer` or `a <b>`."],
+        ["<code>Bearer</code>", " or ", "<code>a &lt;b&gt;</code>", "."],
+    ),
+    (
+        "prose.js",
+        "return given.map(m.literalOf)",
+        [r"\[MASK\]", "<mask>", r"a.b", r"\d", "(a|b)"],
+        ["[MASK]", "<mask>", None, None, None],
+    ),
+    (
+        "schema_view.js",
+        "return given.map((schema) => m.summary(schema).map((node) => node.textContent ?? node).join(''))",
+        [
+            {"type": "string", "pattern": r"\[MASK\]"},
+            {"type": "string", "pattern": "^a+$", "minLength": 1},
+            {"type": "string", "pattern": "^[A-Za-z]*$", "contentEncoding": "base64"},
+        ],
+        ["string (with [MASK])", "string (length ≥ 1, like ^a+$)", "string (base64)"],
+    ),
+    (
+        "answers.js",
+        "return given.map(m.readable).concat(m.readable('x'.repeat(40007)).slice(39998))",
+        ['{"a":[1]}', "# HELP"],
+        ['{\n  "a": [\n    1\n  ]\n}', "# HELP", "xx\n… truncated: 7 more characters"],
     ),
     (
         "api.js",

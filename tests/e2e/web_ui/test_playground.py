@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 
 from pipeline_webserver.api.tasks import TASKS
@@ -12,6 +13,7 @@ from tests.e2e.web_ui.snippets import printed_by, result_of_shell, save_chosen_f
 from tests.support.browser import Visit
 from tests.support.compare import assert_same
 from tests.support.media import picture
+from tests.support.sentences import EMBEDDING
 
 # What the answer to the first example of each task consists of.
 ANSWERS = {
@@ -53,8 +55,9 @@ def test_predictions_stand_in_their_sentence_with_their_probabilities(visit: Vis
     assert visit.hidden_text("#status .visually-hidden") == ": german, 55.6 %"
     visit.page.click(".answer .bar >> nth=1")
     assert visit.text(".sentence mark") == "swiss"
-    timing = r"[\d.]+ m?s in the server: .* in a batch of 1; [\d.]+ m?s measured in the browser\."
+    timing = r"[\d.]+ m?s in the server, in a batch of 1; [\d.]+ m?s measured in the browser\."
     assert re.fullmatch(timing, visit.text("#timing p"))
+    assert [text.split()[0] for text in visit.texts("#timing .legend li")] == ["queue", "model", "other"]
 
 
 def test_each_of_several_masks_has_its_predictions(visit: Visit, bundled_url: str) -> None:
@@ -137,6 +140,31 @@ def test_a_label_is_chosen_among_those_that_were_given(visit: Visit, url_of: Cal
     visit.page.get_by_label("Several labels").check()
     visit.run(Labels="")
     assert visit.text("#error") == "Enter at least one label."
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        (EMBEDDING, ["384 numbers, norm 1.000"] * 2),
+        ("feature-extraction", [r"mean of \d+ tokens, 32 numbers, norm [\d.]+"] * 2),
+    ],
+)
+def test_two_texts_stand_side_by_side_with_the_cosine_of_their_embeddings(
+    name: str, note: list[str], visit: Visit, url_of: Callable[[str], str]
+) -> None:
+    texts = ["A cat sits on the mat.", "A kitten is lying on a rug."]
+    visit.go(url_of(name))
+    visit.run(Text=texts[0], Second_text=texts[1])
+    answers = httpx2.post(url_of(name), json={"inputs": texts}, timeout=60).json()
+    one, other = (np.array(answer).reshape(-1, np.shape(answer)[-1]).mean(0) for answer in answers)
+    cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    assert visit.text(".similarity") == f"Cosine similarity {cosine:.3f}"
+    assert visit.hidden_text("#status .visually-hidden") == f": Cosine similarity {cosine:.3f}"
+    assert visit.texts(".pair blockquote") == texts
+    assert all(map(re.fullmatch, note, visit.texts(".pair .hint")))
+    assert visit.answer() == answers
+    visit.run(Second_text="")
+    assert visit.texts(".similarity") == []
 
 
 def test_a_file_is_chosen_and_its_name_goes_into_the_snippets(
