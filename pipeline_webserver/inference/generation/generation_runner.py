@@ -45,9 +45,10 @@ class GenerationRunner:
         self.engine = GenerationEngine(
             runner.pipe, StepModel(runner.pipe.model), runner.postprocess_one, runner.preprocess.max_tokens
         )
-        self._verify()
-        self.fixed_cost_tokens = self._measure_cost()
-        self.max_cache_tokens = max_cache_tokens or self._cache_tokens()
+        with torch.inference_mode():
+            self._verify()
+            self.fixed_cost_tokens = self._measure_cost()
+            self.max_cache_tokens = max_cache_tokens or self._cache_tokens()
 
     def preprocess(
         self, inputs: Sequence[RawInput], heartbeat: Heartbeat = no_heartbeat
@@ -69,9 +70,11 @@ class GenerationRunner:
 
         Raises `Unavailable` when the model works for no input at all.
         """
-        for generation in released:
-            self.engine.release(generation)
-        if work and self.engine.step(work, heartbeat) == len({sequence.generation for sequence, _ in work}):
+        with torch.inference_mode():
+            for generation in released:
+                self.engine.release(generation)
+            failed = self.engine.step(work, heartbeat) if work else 0
+        if failed and failed == len({sequence.generation for sequence, _ in work}):
             self.runner.check_alive()
 
     def run(self, batch: Sequence[Generation], heartbeat: Heartbeat = no_heartbeat) -> Sequence[object]:
@@ -97,7 +100,7 @@ class GenerationRunner:
         prompts = [self._prompt(words) for words in PROBE_WORDS]
         follow = torch.arange(PROBE_TOKENS, device=model.device) * 7 + 11
         texts = [torch.cat([prompt, follow % model.config.get_text_config().vocab_size]) for prompt in prompts]
-        with torch.inference_mode(), self.runner.forward.state.kept():
+        with self.runner.forward.state.kept():
             expected = [model(input_ids=text[None], use_cache=False).logits[0].float() for text in texts]
         worst = 0.0
         places = [(index * 2, text.tolist(), cache.reserve(len(text))) for index, text in enumerate(texts)]

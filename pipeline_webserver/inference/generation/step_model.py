@@ -69,7 +69,7 @@ class StepModel:
         inputs = {"input_ids": step.input_ids, "logits_to_keep": last, "use_cache": True, **self._cache}
         if self._takes_positions:
             inputs["position_ids"] = step.position_ids
-        with self._packed_attention(), running(step), torch.inference_mode():
+        with self._packed_attention(), running(step):
             logits: torch.Tensor = self.model(**inputs).logits
         return logits[0, : len(chunks)].float()
 
