@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline_webserver.errors import InferenceFailed
+from pipeline_webserver.inference import forward
 from pipeline_webserver.inference.acceleration.base import encoder_layers
 from pipeline_webserver.inference.forward import (
-    PASSES_TO_GROW,
     ProgressCallback,
     is_out_of_memory,
     seeded,
@@ -196,7 +196,11 @@ def test_when_memory_runs_out_smaller_passes_are_run_and_their_size_is_remembere
     assert_same(results, [runner.pipe(text) for text, _ in INPUTS])
 
 
-def test_after_many_passes_within_memory_larger_ones_are_tried_again(model_of: Callable[[str], Path]) -> None:
+def test_after_many_passes_within_memory_larger_ones_are_tried_again(
+    model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = 10
+    monkeypatch.setattr(forward, "PASSES_TO_GROW", passes)
     runner = open_pipeline(model_of("text-classification"), max_batch_tokens=64)
     is_memory_short = True
 
@@ -208,7 +212,7 @@ def test_after_many_passes_within_memory_larger_ones_are_tried_again(model_of: C
         run(runner, INPUTS)
         assert runner.forward.max_tokens == 10
         is_memory_short, limits = False, []
-        for count in (PASSES_TO_GROW - 3, 1, PASSES_TO_GROW, PASSES_TO_GROW, PASSES_TO_GROW):  # two succeeded already
+        for count in (passes - 3, 1, passes, passes, passes):  # two succeeded already
             for _ in range(count):
                 run(runner, [("a", {})])
             limits.append(runner.forward.max_tokens)

@@ -90,7 +90,9 @@ TEXTS = ["the dog", "a " * 97, "a", "a dog is an animal " * 5, "x", "the " * 40,
         (big_bird, "same_length", "BigBirdModel.attention_type"),
         pytest.param(reformer, "same_length", "LSHSelfAttention.num_buckets", marks=pytest.mark.extended),
         pytest.param(funnel, "same_length", "FunnelAttentionStructure.seq_len", marks=pytest.mark.extended),
-        (recurrent_gemma, "same_length", "RecurrentGemmaRglru.recurrent_states"),
+        pytest.param(
+            recurrent_gemma, "same_length", "RecurrentGemmaRglru.recurrent_states", marks=pytest.mark.extended
+        ),
         # Its batches are not computed as its rows.
         pytest.param(rwkv, "alone", None, marks=pytest.mark.extended),
     ],

@@ -395,10 +395,11 @@ TOKENIZER_OPTIONS: list[dict[str, object]] = [
     ("task", "name", "parameters"),
     [
         ("fill-mask", "tokenizer_kwargs", {"top_k": 50}),
-        (
+        pytest.param(
             "text-generation",
             "tokenizer_encode_kwargs",
             {"do_sample": False, "max_new_tokens": 20, "stop_sequence": ["zz"]},
+            marks=pytest.mark.extended,
         ),
     ],
 )

@@ -25,7 +25,7 @@ def test_the_page_is_accessible_and_fits(scheme: str, width: int, open_visit: Op
     visit.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), extended_but(("light", 1280)))
+@pytest.mark.parametrize(("scheme", "width"), extended_but())
 def test_the_documentation_is_accessible_and_fits(scheme: str, width: int, open_visit: Open, bundled_url: str) -> None:
     visit = open_visit(color_scheme=scheme, viewport={"width": width, "height": 800})
     visit.page.goto(f"{bundled_url}/docs")

@@ -22,7 +22,7 @@ from tests.support.sentences import EMBEDDING
 @pytest.mark.parametrize(
     "name",
     [
-        EMBEDDING,
+        pytest.param(EMBEDDING, marks=pytest.mark.extended),
         pytest.param("image-classification", marks=pytest.mark.extended),
         pytest.param("fill-mask", marks=pytest.mark.extended),
         pytest.param("automatic-speech-recognition", marks=pytest.mark.extended),

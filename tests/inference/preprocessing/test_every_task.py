@@ -110,7 +110,9 @@ def test_each_result_of_a_mixed_batch_equals_the_pipelines(
     check_against_the_pipeline(runner_for(task), model_of(task), task, PARAMETERS[task])
 
 
-@pytest.mark.parametrize("name", OTHER_MODELS)
+@pytest.mark.parametrize(
+    "name", ["gpt2", *(pytest.param(name, marks=pytest.mark.extended) for name in OTHER_MODELS if name != "gpt2")]
+)
 def test_each_result_of_a_mixed_batch_equals_the_pipelines_for_other_models_too(name: str, tmp_path: Path) -> None:
     task, maker = OTHER_MODELS[name]
     parameters = WHISPERS if name == "whisper" else PARAMETERS[task]
