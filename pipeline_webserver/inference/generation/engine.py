@@ -67,6 +67,7 @@ class GenerationEngine:
 
         An input has its `result` once all its sequences have ended. Returns how many inputs failed.
         """
+        self.cache.tick()
         scores, errors = self._forward([self._chunk(*item) for item in work], heartbeat)
         failed = {work[row][0].generation: error for row, error in errors.items()}
         choices = {

@@ -11,6 +11,8 @@ import torch
 
 # The shortest slot, in tokens; each longer kind of slot has room for twice as many.
 MIN_SLOT_TOKENS = 256
+# An arena shrinks after so many steps that need a quarter of it: to copy slots costs as much as some steps.
+STEPS_TO_SHRINK = 100
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Arena:
     slots: list[Slot] = field(default_factory=list)
     layers: dict[int, LayerStorage] = field(default_factory=dict)
     capacity: int = 0
+    slack_steps: int = 0  # how many steps in a row have needed a quarter of the capacity at most
 
     def take(self) -> Slot:
         """A new slot, behind the live ones."""
@@ -53,10 +56,13 @@ class Arena:
             self.copy(last, slot, used)
             last.row = slot.row
             self.slots[last.row] = last
-        if not self.slots:
-            self._resize(0)
-        elif 4 * len(self.slots) <= self.capacity:
-            self._resize(self.capacity // 2)
+
+    def tick(self) -> None:
+        """A step has passed. Memory that many steps did not need is given back."""
+        self.slack_steps = self.slack_steps + 1 if 4 * len(self.slots) <= self.capacity else 0
+        if self.slack_steps >= STEPS_TO_SHRINK:
+            self.slack_steps = 0
+            self._resize(self.capacity // 2 if self.slots else 0)
 
     def storage(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> LayerStorage:
         """That of a layer, made on its first use; `keys` and `values` are `[1, heads, tokens, size]` of the layer."""
@@ -126,3 +132,8 @@ class KVCache:
         """A slot for so many tokens."""
         length = self.slot_tokens(tokens)
         return self.arenas.setdefault(length, Arena(length)).take()
+
+    def tick(self) -> None:
+        """A step has passed."""
+        for arena in self.arenas.values():
+            arena.tick()
