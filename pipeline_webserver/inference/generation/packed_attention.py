@@ -20,7 +20,7 @@ from pipeline_webserver.inference.generation.kv_cache import Arena, LayerStorage
 
 ATTENTION = "packed_steps"
 # Options of attention that change what it computes, and are not known here.
-UNKNOWN_OPTIONS = ("s_aux", "head_mask", "block_indices")
+UNKNOWN_OPTIONS = ("head_mask", "position_bias", "block_indices")
 
 
 class UnknownAttention(RuntimeError):
@@ -204,18 +204,19 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     slopes: torch.Tensor | None = None,
+    s_aux: torch.Tensor | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention for `transformers.AttentionInterface`: of a step's tokens `[1, heads, tokens and filler, size]`.
 
     Each sees what its own sequence has in its slot, up to itself. `slopes` `[heads]` of a bias that grows with the
-    position of the key (ALiBi). The result has heads and tokens swapped. Raises `UnknownAttention`.
+    position of the key (ALiBi); `s_aux` `[heads]` of a score that takes attention and gives nothing (a sink). The result has heads and tokens swapped. Raises `UnknownAttention`.
     """
     if unknown := [name for name in UNKNOWN_OPTIONS if options.get(name) is not None]:
         raise UnknownAttention(f"its attention has {unknown[0]!r}")
     step = _step.get()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    settings = Settings(scale, sliding_window, softcap, slopes)
+    settings = Settings(scale, sliding_window, softcap, slopes, s_aux)
     output = query.new_zeros(query.shape[2], query.shape[1], value.shape[3])
     for group in step.decodes:
         storage = group.arena.layers[step.layer]
@@ -240,6 +241,7 @@ class Settings:
     window: int | None
     softcap: float | None
     slopes: torch.Tensor | None
+    sinks: torch.Tensor | None
 
 
 def decode(query: torch.Tensor, group: DecodeGroup, storage: LayerStorage, settings: Settings) -> torch.Tensor:
@@ -258,7 +260,8 @@ def decode(query: torch.Tensor, group: DecodeGroup, storage: LayerStorage, setti
         bias = torch.outer(settings.slopes, torch.arange(length, device=query.device)).to(query.dtype)
         mask = mask + bias.view(1, heads, 1, length).expand(rows, -1, -1, -1).reshape(mask.shape[0], -1, length)
     scores = scored(mask, by_row, keys, settings)
-    output = torch.bmm(probabilities(scores), values)
+    sinks = None if settings.sinks is None else settings.sinks.view(1, kv_heads, -1, 1).expand(rows, -1, -1, -1)
+    output = torch.bmm(probabilities(scores, sinks), values)
     output = output.view(rows, heads, -1)
     return output if group.is_every_row else output[group.rows]
 
@@ -271,8 +274,12 @@ def scored(mask: torch.Tensor, query: torch.Tensor, keys: torch.Tensor, settings
     return torch.tanh(scores / settings.softcap) * settings.softcap + mask
 
 
-def probabilities(scores: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
+def probabilities(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    """Of `scores` `[groups, queries, keys]`; `sinks`, as many as there are groups and queries, or for all queries."""
+    if sinks is None:
+        return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
+    sinks = sinks.reshape(scores.shape[0], -1, 1).expand(-1, scores.shape[1], -1).to(scores.dtype)
+    return torch.softmax(torch.cat([scores, sinks], -1), -1, dtype=torch.float32)[..., :-1].to(scores.dtype)
 
 
 def prefill(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, settings: Settings) -> torch.Tensor:
@@ -282,7 +289,7 @@ def prefill(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, setti
     """
     heads, count, _ = query.shape
     kv_heads, seen, _ = keys.shape
-    is_plain = settings.softcap is None and settings.slopes is None
+    is_plain = settings.softcap is None and settings.slopes is None and settings.sinks is None
     if is_plain and count == seen and (settings.window is None or settings.window >= seen):
         output = scaled_dot_product_attention(
             query[None],
@@ -308,4 +315,4 @@ def prefill(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, setti
     bias = mask.expand(heads, -1, -1)
     if settings.slopes is not None:
         bias = bias + torch.outer(settings.slopes, positions).to(query.dtype).unsqueeze(1)
-    return torch.bmm(probabilities(scored(bias, query, keys, settings)), values).transpose(0, 1)
+    return torch.bmm(probabilities(scored(bias, query, keys, settings), settings.sinks), values).transpose(0, 1)
