@@ -209,8 +209,9 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention for `transformers.AttentionInterface`: of a step's tokens `[1, heads, tokens and filler, size]`.
 
-    Each sees what its own sequence has in its slot, up to itself. `slopes` `[heads]` of a bias that grows with the
-    position of the key (ALiBi); `s_aux` `[heads]` of a score that takes attention and gives nothing (a sink). The result has heads and tokens swapped. Raises `UnknownAttention`.
+    Each sees what its own sequence has in its slot, up to itself. `slopes` `[heads]` are of a bias that grows with the
+    position of the key (ALiBi); `s_aux` `[heads]` are scores that take attention and give nothing (sinks). The result
+    has heads and tokens swapped. Raises `UnknownAttention`.
     """
     if unknown := [name for name in UNKNOWN_OPTIONS if options.get(name) is not None]:
         raise UnknownAttention(f"its attention has {unknown[0]!r}")
