@@ -94,7 +94,7 @@ def build_runner(s: Settings) -> ServedRunner:
         s.accelerate,
         allow_untrained=s.allow_untrained,
     )
-    return inference_thread.InferenceThread(open_runner, threads)
+    return inference_thread.InferenceThread(open_runner, threads, s.max_cache_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,12 @@ def info_of(settings: Settings, runner: ServedRunner) -> dict[str, object]:
     """What `/info` says of a runner that has started: the model and the limits."""
     info = model_info(settings, runner)
     body_bytes = max_body_bytes(settings, TASKS[info.task])
-    measured = {"max_batch_tokens": runner.max_batch_tokens, "max_body_bytes": body_bytes}
+    cache_tokens = runner.steps.max_cache_tokens if runner.steps else None
+    measured = {
+        "max_batch_tokens": runner.max_batch_tokens,
+        "max_body_bytes": body_bytes,
+        "max_cache_tokens": cache_tokens,
+    }
     limits = {name: getattr(settings, name) for name in LIMITS} | measured
     return openapi.info(info, limits, VERSION)
 

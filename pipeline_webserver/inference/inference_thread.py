@@ -114,11 +114,17 @@ class WorkerThread:
 
 
 class InferenceThread:
-    """The model's thread and the preprocessing thread of one pipeline, which `open_runner` opens in the former."""
+    """The model's thread and the preprocessing thread of one pipeline, which `open_runner` opens in the former.
 
-    def __init__(self, open_runner: Callable[[], PipelineRunner], threads: int) -> None:
+    `max_cache_tokens`: the room for keys and values of a model that generates.
+    """
+
+    def __init__(
+        self, open_runner: Callable[[], PipelineRunner], threads: int, max_cache_tokens: int | None = None
+    ) -> None:
         self._open_runner = open_runner
         self._threads = threads
+        self._max_cache_tokens = max_cache_tokens
         self._model_thread = WorkerThread("model", threads)
         # One thread of torch's: two pools of OpenMP threads make each other wait, 24 to 32 ms a pass.
         self._preprocessing_thread = WorkerThread("preprocessing", 1)
@@ -136,7 +142,7 @@ class InferenceThread:
 
     def _open(self) -> PipelineRunner:
         runner = self._open_runner()
-        if generation := generation_runner(runner):
+        if generation := generation_runner(runner, self._max_cache_tokens):
             self._steps = StepThread(generation, self._model_thread, self._preprocessing_thread)
         settle()
         return runner

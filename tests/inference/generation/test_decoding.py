@@ -43,7 +43,7 @@ def test_lengths_ends_and_processors_are_those_of_generate(pipe: Pipeline) -> No
     found = decoding_of(pipe, max_new_tokens=7, do_sample=True, temperature=0.5, top_k=3, top_p=0.5)
     assert found is not None
     assert [type(one) for one in found.processors] == [TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper]
-    assert (found.is_sampled, found.max_length, found.end_ids) == (True, 4 + 7, {256})
+    assert (found.is_sampled, found.max_length, found.end_ids) == (True, 4 + 7, frozenset({256}))
     assert found.batch_key is not None
     assert found.criteria == []
     again = decoding_of(pipe, max_new_tokens=5, do_sample=True, temperature=0.5, top_k=3, top_p=0.5)
