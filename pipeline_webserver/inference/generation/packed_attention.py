@@ -5,6 +5,7 @@ prompt that is computed. So all products of the model are of all tokens at once,
 at the end that make their number one that products are computed with. It must never know sampling, requests or loops.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,6 +35,11 @@ class Chunk:
     slot: Slot
     ids: list[int]
     start: int
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is one token that follows others."""
+        return len(self.ids) == 1 and self.start > 0
 
 
 @dataclass(slots=True)
@@ -65,69 +71,64 @@ class DecodeGroup:
         return self.masks[window]
 
 
+def decode_groups(chunks: Sequence[Chunk], device: torch.device | None) -> list[DecodeGroup]:
+    """Of chunks of one token each, in the order of their arenas and rows."""
+    groups, begin = [], 0
+    for _, members in itertools.groupby(chunks, lambda chunk: chunk.slot.arena.length):
+        found = list(members)
+        rows, positions = [chunk.slot.row for chunk in found], [chunk.start for chunk in found]
+        end = begin + len(found)
+        groups.append(
+            DecodeGroup(
+                found[0].slot.arena,
+                begin,
+                end,
+                torch.tensor(rows, device=device),
+                torch.tensor(positions, device=device),
+                is_every_row=rows == list(range(len(rows))),
+                read_rows=rows[-1] + 1,
+                read_length=max(positions) + 1,
+            )
+        )
+        begin = end
+    return groups
+
+
 @dataclass(slots=True)
 class PackedStep:
-    """Where the tokens of a step are."""
+    """Where the tokens of a step are. `layer` is the one that runs."""
 
     input_ids: torch.Tensor  # [1, tokens and filler]
     position_ids: torch.Tensor  # [1, tokens and filler]
     last: torch.Tensor  # [chunks], the packed index of the last token of each chunk, in their order
-    tokens: int
     decodes: list[DecodeGroup]
     prefills: list[tuple[int, Chunk]]  # with the packed index of its first token
-    order: list[int]  # the chunks in packed order, as indices
-    layer: int = -1  # the one that runs
-    scratch: dict[Any, Any] = field(default_factory=dict)  # what layers share within the step
+    layer: int = -1
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], device: torch.device | None = None) -> "PackedStep":
         """Chunks of one token come first, those of one arena together, in the order of their rows."""
-        decoding = [index for index, chunk in enumerate(chunks) if len(chunk.ids) == 1 and chunk.start]
+        decoding = [index for index, chunk in enumerate(chunks) if chunk.decodes]
         decoding.sort(key=lambda index: (chunks[index].slot.arena.length, chunks[index].slot.row))
-        prefilling = [index for index, chunk in enumerate(chunks) if len(chunk.ids) != 1 or not chunk.start]
+        prefilling = [index for index, chunk in enumerate(chunks) if not chunk.decodes]
         ids: list[int] = []
         positions: list[int] = []
         last = [0] * len(chunks)
         prefills: list[tuple[int, Chunk]] = []
         for index in [*decoding, *prefilling]:
             chunk = chunks[index]
-            if index in prefilling:
+            if not chunk.decodes:
                 prefills.append((len(ids), chunk))
             ids += chunk.ids
             positions += range(chunk.start, chunk.start + len(chunk.ids))
             last[index] = len(ids) - 1
-        tokens = len(ids)
-        filler = computed_rows(tokens) - tokens
-        groups: list[DecodeGroup] = []
-        begin = 0
-        while begin < len(decoding):
-            arena = chunks[decoding[begin]].slot.arena
-            end = begin
-            while end < len(decoding) and chunks[decoding[end]].slot.arena is arena:
-                end += 1
-            rows = [chunks[index].slot.row for index in decoding[begin:end]]
-            at = positions[begin:end]
-            groups.append(
-                DecodeGroup(
-                    arena,
-                    begin,
-                    end,
-                    torch.tensor(rows, device=device),
-                    torch.tensor(at, device=device),
-                    rows == list(range(len(rows))),
-                    rows[-1] + 1,
-                    max(at) + 1,
-                )
-            )
-            begin = end
+        filler = [0] * (computed_rows(len(ids)) - len(ids))
         return cls(
-            torch.tensor([ids + [0] * filler], device=device),
-            torch.tensor([positions + [0] * filler], device=device),
+            torch.tensor([ids + filler], device=device),
+            torch.tensor([positions + filler], device=device),
             torch.tensor(last, device=device),
-            tokens,
-            groups,
+            decode_groups([chunks[index] for index in decoding], device),
             prefills,
-            [*decoding, *prefilling],
         )
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
