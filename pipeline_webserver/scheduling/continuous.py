@@ -1,6 +1,6 @@
 """Continuous batching: a serving loop whose every step computes tokens of all sequences that run.
 
-Inputs join and leave between steps, so nobody waits for somebody else's last token. It acts on what `step_policy`
+Inputs join and leave between steps, so none waits for the last token of another. It acts on what `step_policy`
 decides. It must never know HTTP, torch, JSON or settings: what computes a step is behind `StepRunner`.
 """
 

@@ -1,5 +1,7 @@
 """What a step computes, and what may start: every number is exact."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ def policy(max_tokens: int) -> StepPolicy:
 @pytest.mark.parametrize(
     ("fixed", "decoding", "budget"),
     [
-        (20, 0, 100),  # nobody to delay
+        (20, 0, 100),  # there is none to delay
         (20, 1, 21),  # as long again as the step would take
         (20, 10, 30),
         (3, 1, 16),  # prompts go on, however small a step is
@@ -104,7 +106,7 @@ def test_a_step_keeps_its_limit_makes_progress_and_serves_prompts_in_their_order
     prompts = [(count, most) for count, most in zip(counts, pending, strict=True) if most > 1]
     if prompts:
         assert prompts[0][0] >= 1
-    for (count, most), (later, _) in zip(prompts, prompts[1:], strict=False):
+    for (count, most), (later, _) in itertools.pairwise(prompts):
         assert later == 0 or count == most
     decoding = [count for count, most in zip(counts, pending, strict=True) if most == 1]
     if len(decoding) + bool(prompts) <= policy.max_tokens:
