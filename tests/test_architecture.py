@@ -31,8 +31,8 @@ TESTED_IN = {
     "pipeline_webserver/inference/generation/packed_attention.py": "tests/inference/generation/test_step_model.py",
     "pipeline_webserver/scheduling/entry.py": "tests/scheduling/test_admission.py",
     "pipeline_webserver/scheduling/runner.py": "tests/test_batching.py",
-    "pipeline_webserver/scheduling/step_runner.py": "tests/scheduling/test_continuous.py",
     "pipeline_webserver/scheduling/serving_loop.py": "tests/test_batching.py",
+    "pipeline_webserver/scheduling/step_runner.py": "tests/scheduling/test_continuous.py",
     "pipeline_webserver/telemetry/metrics.py": "tests/telemetry/test_monitoring.py",
     "pipeline_webserver/web/uvicorn_process.py": "tests/e2e/test_end_to_end.py",
 }

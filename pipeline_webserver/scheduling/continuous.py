@@ -18,7 +18,7 @@ from pipeline_webserver.scheduling.step_policy import StepPolicy, schedule, star
 from pipeline_webserver.scheduling.step_runner import StepRunner
 from pipeline_webserver.telemetry import metrics
 
-# Inputs that are preprocessed in one call, and that wait for room in the cache at most.
+# Inputs that are preprocessed in one call, and that wait for room in the cache, but for those that overtake them.
 MAX_PREPROCESSED = 16
 
 
@@ -43,13 +43,14 @@ class ContinuousBatcher(ServingLoop):
         self._running: list[Entry] = []
         self._released: list[Entry] = []  # ran, and are not wanted any more
         self._started: dict[Entry, float] = {}  # by the clock
-        self._steps: dict[Entry, int] = {}  # the largest step that each was in
+        self._sizes: dict[Entry, int] = {}  # of the largest step that each was in, in entries
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
 
     def enqueue(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self._queue.put_nowait(entry)
+        self._room.set()  # an arrival may rank before what waits
 
     @property
     def running(self) -> int:
@@ -68,14 +69,28 @@ class ContinuousBatcher(ServingLoop):
 
     async def _preprocess_arrivals(self) -> None:
         while True:
-            arrivals = [await self._queue.get()]
-            while len(arrivals) < MAX_PREPROCESSED and not self._queue.empty():
-                arrivals.append(self._queue.get_nowait())
+            arrivals = await self._take_arrivals()
             await self._preprocess([entry for entry in arrivals if not self._is_dropped(entry)])
             self._changed.set()
-            while len(self._waiting) >= MAX_PREPROCESSED:
-                self._room.clear()
-                await self._room.wait()
+
+    async def _take_arrivals(self) -> list[Entry]:
+        """What has arrived, as far as there is room for it; waits for the first such entry."""
+        while not self._has_room_for(entry := await self._queue.get(), 0):
+            self._queue.put_nowait(entry)
+            self._room.clear()
+            await self._room.wait()
+        arrivals = [entry]
+        while len(arrivals) < MAX_PREPROCESSED and not self._queue.empty():
+            entry = self._queue.get_nowait()
+            if not self._has_room_for(entry, len(arrivals)):
+                self._queue.put_nowait(entry)
+                break
+            arrivals.append(entry)
+        return arrivals
+
+    def _has_room_for(self, entry: Entry, taken: int) -> bool:
+        """Whether it may wait, ready, with so many others taken before it; always where it overtakes one that does."""
+        return len(self._waiting) + taken < MAX_PREPROCESSED or (bool(self._waiting) and entry < self._waiting[-1])
 
     async def _preprocess(self, arrivals: list[Entry]) -> None:
         """Make entries ready; one with an invalid input completes at once."""
@@ -109,18 +124,19 @@ class ContinuousBatcher(ServingLoop):
     def _drop_unwanted(self) -> None:
         self._waiting = [entry for entry in self._waiting if not self._is_dropped(entry)]
         unwanted = [entry for entry in self._running if self._is_dropped(entry)]
-        self._running = [entry for entry in self._running if entry not in unwanted]
-        self._released += unwanted
         for entry in unwanted:
+            if asyncio.get_running_loop().time() >= entry.deadline:
+                # Else a server on which all come too late would never learn that they do.
+                self.latency_model.observe_entry(entry.prepared)
+            self._running.remove(entry)
             self._forget(entry)
+        self._released += unwanted
 
     def _start(self) -> None:
         """Let those that wait run, as far as there is room for them."""
         sequences = sum(len(entry.prepared.sequences) for entry in self._running)
         reserved = sum(entry.prepared.cache_tokens for entry in self._running)
         needs = [(len(entry.prepared.sequences), entry.prepared.cache_tokens) for entry in self._waiting]
-        if any(not entry.prepared.sequences for entry in self._running):
-            return
         # What is generated as a whole runs by itself.
         whole = next((index for index, (count, _) in enumerate(needs) if count == 0), len(needs))
         is_whole = whole == 0 and bool(needs) and not self._running
@@ -136,44 +152,59 @@ class ContinuousBatcher(ServingLoop):
     async def _run_step(self) -> None:
         """Compute one step and complete the entries that have ended."""
         running = [
-            sequence for entry in self._running for sequence in entry.prepared.sequences if not sequence.is_ended
+            (entry, sequence)
+            for entry in self._running
+            for sequence in entry.prepared.sequences
+            if not sequence.is_ended
         ]
-        counts = schedule(self.policy, [sequence.pending_tokens for sequence in running])
-        work = [(sequence, count) for sequence, count in zip(running, counts, strict=True) if count]
+        counts = schedule(self.policy, [sequence.pending_tokens for _, sequence in running])
+        chosen = [(entry, sequence, count) for (entry, sequence), count in zip(running, counts, strict=True) if count]
         released, self._released = [entry.prepared for entry in self._released], []
+        assert chosen or released, "a sequence that has not ended has tokens to compute"
         started = self.clock()
         with self.model_watchdog.watching():
+            work = [(sequence, count) for _, sequence, count in chosen]
             await self.runner.step(work, released, self.model_watchdog.heartbeat)
-        if work:
-            self.latency_model.observe(StepCost(self.clock() - started, sum(counts)))
-            metrics.BATCH_SIZE.observe(len(work))
-            metrics.BATCH_TOKENS.observe(sum(counts))
-            metrics.MODEL_SECONDS.observe(self.clock() - started)
-        for entry in self._running:
-            self._steps[entry] = max(self._steps.get(entry, 0), len(work))
+        if chosen:
+            entries = list(dict.fromkeys(entry for entry, _, _ in chosen))
+            model_s = self._observe(started, entries, sum(counts))
+            self.latency_model.observe(StepCost(model_s, sum(counts)))
         for entry in [entry for entry in self._running if entry.prepared.result is not None]:
             self._complete(entry, entry.prepared.result)
 
     async def _run_whole(self, entry: Entry) -> None:
         """Generate for one entry that cannot be generated from step by step."""
-        self._steps[entry] = 1
+        started = self.clock()
         with self.model_watchdog.watching():
-            (result,) = await self.runner.run([entry.prepared], self.model_watchdog.heartbeat)
+            results = await self.runner.run([entry.prepared], self.model_watchdog.heartbeat)
+        self._observe(started, [entry], entry.prepared.tokens)
+        (result,) = one_for_each(results, [entry])
         self._complete(entry, result)
+
+    def _observe(self, started: float, entries: Sequence[Entry], tokens: int) -> float:
+        """Count what these entries were together in, since then; returns the seconds it took."""
+        model_s = self.clock() - started
+        metrics.BATCH_SIZE.observe(len(entries))
+        metrics.BATCH_TOKENS.observe(tokens)
+        metrics.MODEL_SECONDS.observe(model_s)
+        for entry in entries:
+            self._sizes[entry] = max(self._sizes.get(entry, 0), len(entries))
+        return model_s
 
     def _complete(self, entry: Entry, result: object) -> None:
         self._running.remove(entry)
-        self.latency_model.observe_entry(entry.prepared)
-        started = self._started[entry]
         error = result if isinstance(result, PipelineServerError) else None
         output = None if error else result
-        timing = (started - entry.submitted_at, self.clock() - started, self._steps[entry])
+        if error is None:  # one that fails may fail early
+            self.latency_model.observe_entry(entry.prepared)
+        started = self._started[entry]
+        timing = (started - entry.submitted_at, self.clock() - started, self._sizes[entry])
         self._forget(entry)
         self.admission.complete(entry, Result(output, error, *timing), outcome_of(error))
 
     def _forget(self, entry: Entry) -> None:
         self._started.pop(entry, None)
-        self._steps.pop(entry, None)
+        self._sizes.pop(entry, None)
 
     # Entries that are no longer wanted
 

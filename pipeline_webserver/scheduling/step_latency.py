@@ -34,18 +34,20 @@ class StepLatencyModel:
     _prompt_tokens: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW_ENTRIES))
     _new_tokens: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW_ENTRIES))
     _sequences: deque[int] = field(default_factory=lambda: deque(maxlen=WINDOW_ENTRIES))
+    _cache_tokens: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW_ENTRIES))  # of a sequence
 
     def observe(self, cost: StepCost) -> None:
         """Learn from one step."""
         self._seconds_per_token.append(cost.seconds / (self.policy.fixed_cost_tokens + cost.tokens))
 
     def observe_entry(self, prepared: PreparedGeneration) -> None:
-        """Learn from an entry that has ended."""
+        """Learn from an entry that has ended, or that was in time for no more than it has."""
         if not prepared.sequences:
             return
         self._prompt_tokens.append(prepared.prompt_tokens)
         self._new_tokens.append(max(sequence.new_tokens for sequence in prepared.sequences))
         self._sequences.append(len(prepared.sequences))
+        self._cache_tokens.append(prepared.cache_tokens / len(prepared.sequences))
 
     def estimate_s(self, entries: int) -> float:
         """Seconds until so many entries are complete; 0 before the first has ended.
@@ -56,10 +58,16 @@ class StepLatencyModel:
             return 0.0
         prompt, new = statistics.median(self._prompt_tokens), statistics.median(self._new_tokens)
         sequences = entries * statistics.median(self._sequences)
-        side_by_side = min(sequences, self.policy.max_sequences)
-        steps = new * math.ceil(sequences / self.policy.max_sequences)
+        at_a_time = self._at_a_time()
+        side_by_side = min(sequences, at_a_time)
+        steps = new * math.ceil(sequences / at_a_time)
         tokens = steps * (self.policy.fixed_cost_tokens + side_by_side) + prompt * entries
         return tokens * statistics.median(self._seconds_per_token)
+
+    def _at_a_time(self) -> int:
+        """How many sequences there is room for."""
+        room = self.policy.max_cache_tokens / max(1, statistics.median(self._cache_tokens))
+        return max(1, min(self.policy.max_sequences, int(room)))
 
     def done_s(self, running: Sequence[PreparedGeneration]) -> float:
         """The part of the estimate for those that run that they have behind them."""

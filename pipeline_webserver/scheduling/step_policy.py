@@ -32,16 +32,18 @@ def prefill_budget(policy: StepPolicy, decoding: int) -> int:
     if not decoding:
         return policy.max_tokens
     share = int(PREFILL_SHARE * (policy.fixed_cost_tokens + decoding))
-    return min(max(MIN_PREFILL_TOKENS, share), max(1, policy.max_tokens - decoding))
+    return min(max(MIN_PREFILL_TOKENS, share), policy.max_tokens - decoding)
 
 
 def schedule(policy: StepPolicy, pending: Sequence[int]) -> list[int]:
     """How many tokens of each sequence the next step computes, in order of their arrival.
 
-    `pending` has the tokens of each that are not computed yet: one where it decodes, more where it is a prompt. Every
-    sequence that decodes has its token, up to `max_tokens` of them; prompts share the budget, first come, first served.
+    `pending` has the tokens of each that are not computed yet: one where it decodes, more where it is a prompt, none
+    where it waits for the prompt of another. Every sequence that decodes has its token, as far as there are tokens for
+    them and one for the prompts, which share the budget, first come, first served.
     """
-    decoding = min(sum(count == 1 for count in pending), policy.max_tokens)
+    has_prompts = any(count > 1 for count in pending)
+    decoding = min(sum(count == 1 for count in pending), policy.max_tokens - has_prompts)
     budget = prefill_budget(policy, decoding)
     counts = []
     for count in pending:

@@ -15,6 +15,10 @@ class RunningSequence(Protocol):
         """Tokens that are known and not computed yet."""
 
     @property
+    def new_tokens(self) -> int:
+        """Tokens that followed its prompt so far."""
+
+    @property
     def is_ended(self) -> bool:
         """Whether it has its last token, or failed."""
 
