@@ -44,6 +44,7 @@ class ContinuousBatcher(ServingLoop):
         self._released: list[Entry] = []  # ran, and are not wanted any more
         self._started: dict[Entry, float] = {}  # by the clock
         self._sizes: dict[Entry, int] = {}  # of the largest step that each was in, in entries
+        self._token_at: dict[Entry, float] = {}  # when each had its last token, by the clock
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -148,6 +149,8 @@ class ContinuousBatcher(ServingLoop):
             metrics.QUEUE_SECONDS.observe(now - entry.submitted_at)
         self._running += started
         self._room.set()
+        metrics.GENERATING.set(len(self._running))
+        metrics.CACHE_TOKENS.set(sum(entry.prepared.cache_tokens for entry in self._running))
 
     async def _run_step(self) -> None:
         """Compute one step and complete the entries that have ended."""
@@ -161,6 +164,8 @@ class ContinuousBatcher(ServingLoop):
         chosen = [(entry, sequence, count) for (entry, sequence), count in zip(running, counts, strict=True) if count]
         released, self._released = [entry.prepared for entry in self._released], []
         assert chosen or released, "a sequence that has not ended has tokens to compute"
+        metrics.PROMPT_TOKENS.inc(sum(count for _, sequence, count in chosen if not sequence.new_tokens))
+        tokens_before = {entry: new_tokens(entry) for entry in self._running}
         started = self.clock()
         with self.model_watchdog.watching():
             work = [(sequence, count) for _, sequence, count in chosen]
@@ -169,6 +174,7 @@ class ContinuousBatcher(ServingLoop):
             entries = list(dict.fromkeys(entry for entry, _, _ in chosen))
             model_s = self._observe(started, entries, sum(counts))
             self.latency_model.observe(StepCost(model_s, sum(counts)))
+            self._observe_tokens(tokens_before)
         for entry in [entry for entry in self._running if entry.prepared.result is not None]:
             self._complete(entry, entry.prepared.result)
 
@@ -191,6 +197,20 @@ class ContinuousBatcher(ServingLoop):
             self._sizes[entry] = max(self._sizes.get(entry, 0), len(entries))
         return model_s
 
+    def _observe_tokens(self, before: dict[Entry, int]) -> None:
+        """Count the tokens that the last step generated; `before`: how many each entry had."""
+        now = self.clock()
+        for entry, count in before.items():
+            generated = new_tokens(entry) - count
+            if not generated:
+                continue
+            metrics.GENERATED_TOKENS.inc(generated)
+            if count:
+                metrics.TOKEN_SECONDS.observe(now - self._token_at[entry])
+            else:
+                metrics.FIRST_TOKEN_SECONDS.observe(now - entry.submitted_at)
+            self._token_at[entry] = now
+
     def _complete(self, entry: Entry, result: object) -> None:
         self._running.remove(entry)
         error = result if isinstance(result, PipelineServerError) else None
@@ -205,6 +225,7 @@ class ContinuousBatcher(ServingLoop):
     def _forget(self, entry: Entry) -> None:
         self._started.pop(entry, None)
         self._sizes.pop(entry, None)
+        self._token_at.pop(entry, None)
 
     # Entries that are no longer wanted
 
@@ -215,3 +236,8 @@ class ContinuousBatcher(ServingLoop):
             return False
         self.admission.complete(entry, Result(error=DeadlineExceeded(TOO_LATE)), reason)
         return True
+
+
+def new_tokens(entry: Entry) -> int:
+    """How many tokens all sequences of an entry have been given."""
+    return sum(sequence.new_tokens for sequence in entry.prepared.sequences)

@@ -622,3 +622,29 @@ def test_entries_whose_step_ends_in_the_moment_of_a_stop_are_answered_once() -> 
 def test_a_batcher_that_was_never_started_is_unhealthy() -> None:
     batcher = ContinuousBatcher(FakeStepRunner(), StepPolicy(1, 1, 0, 1), 1, 1)
     assert batcher.unhealthy_reason == "The server loop is not running."
+
+
+# Tokens
+
+
+def test_tokens_are_counted_with_the_times_to_the_first_and_between_two() -> None:
+    counters = (metrics.PROMPT_TOKENS, metrics.GENERATED_TOKENS)
+    histograms = (metrics.FIRST_TOKEN_SECONDS, metrics.TOKEN_SECONDS)
+
+    def counted() -> list[float]:
+        return [float(one._value.get()) for one in counters] + [float(one._sum.get()) for one in histograms]
+
+    async def steps(runner: FakeStepRunner, batcher: ContinuousBatcher) -> None:
+        before = counted()
+        first, second = submit(batcher, "a b c", length=3), submit(batcher, "d e", length=2)
+        await asyncio.sleep(0.5)
+        assert metrics.GENERATING._value.get() == 2
+        assert metrics.CACHE_TOKENS._value.get() == (3 + 3) + (2 + 2)
+        for entry in (*first, *second):
+            await result(entry)
+        await asyncio.sleep(0)
+        assert [after - start for after, start in zip(counted(), before, strict=True)] == [5, 5, 1 + 1, 1 + 1 + 1]
+        assert metrics.GENERATING._value.get() == 0
+        assert metrics.CACHE_TOKENS._value.get() == 0
+
+    scenario(steps)
