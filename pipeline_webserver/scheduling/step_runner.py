@@ -60,8 +60,8 @@ class StepRunner(Protocol):
     async def step(self, work: Sequence[tuple[Any, int]], released: Sequence[Any], heartbeat: Heartbeat) -> None:
         """Compute so many pending tokens of each sequence, and the token that follows where none is left.
 
-        Before that, forget those that are `released`: no client waits for them any more. Those of which every sequence has
-        ended have their `result` then. Raises `Unavailable` when the model no longer works for any input.
+        Before that, forget those that are `released`: no client waits for them. Those of which every sequence has ended
+        have their `result` then. Raises `Unavailable` when the model no longer works for any input.
         """
 
     async def run(self, batch: Sequence[Any], heartbeat: Heartbeat) -> Sequence[object | PipelineServerError]:
