@@ -213,14 +213,14 @@ def test_the_inputs_of_a_list_start_by_their_rank() -> None:
 def test_a_list_that_is_longer_than_what_is_preprocessed_at_a_time_is_overtaken_too() -> None:
     async def steps(runner: FakeStepRunner, batcher: ContinuousBatcher) -> None:
         entries = submit(batcher, *(f"list-{number}" for number in range(3 * MAX_PREPROCESSED)))
-        await asyncio.sleep(0.5)
-        assert [entry.prepared is not None for entry in entries] == [True] * 17 + [False] * 31
-        (single,) = submit(batcher, "single")
-        assert (await result(single)).queue_s == 1.5
+        await asyncio.sleep(3.5)
+        assert [entry.prepared is not None for entry in entries] == [True] * 20 + [False] * 28
+        singles = submit(batcher, "single") + submit(batcher, "another")
+        assert [(await result(entry)).queue_s for entry in singles] == [0.5, 1.5]
         await batcher.drain(100)
 
-    runner = scenario(steps, sequences=1)
-    assert order(runner) == ["list-0", "list-1", "single", *(f"list-{number}" for number in range(2, 48))]
+    texts = [f"list-{number}" for number in range(3 * MAX_PREPROCESSED)]
+    assert order(scenario(steps, sequences=1)) == [*texts[:4], "single", "another", *texts[4:]]
 
 
 # What becomes of each entry
@@ -301,11 +301,23 @@ def test_the_room_of_an_entry_is_free_where_nothing_else_runs_and_the_loop_sleep
         gone.cancelled = True
         await asyncio.sleep(100)
         assert (runner.released, runner.held, runner.calls) == ([(1, "gone")], set(), 2)
-        assert batcher.running == 0
+        assert (batcher.running, batcher._started, batcher._sizes) == (0, {}, {})
         (next_one,) = submit(batcher, "next")
         assert (await result(next_one)).queue_s == 0
+        assert (batcher._started, batcher._sizes) == ({}, {})
 
     scenario(steps)
+
+
+def test_an_entry_that_is_cancelled_before_its_turn_is_not_preprocessed() -> None:
+    async def steps(runner: FakeStepRunner, batcher: ContinuousBatcher) -> None:
+        gone, kept = submit(batcher, "gone", "kept")
+        gone.cancelled = True
+        assert (await result(kept)).output == "KEPT"
+        assert not gone.response_queue.empty()
+
+    runner = scenario(steps)
+    assert (runner.preprocessed, runner.released) == (["kept"], [])
 
 
 def test_an_entry_that_expires_while_it_runs_is_released_and_counted() -> None:

@@ -138,7 +138,7 @@ def the_one_result(entry: Entry) -> Result:
     return result
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=100)
 @given(plays(texts))
 def test_each_entry_gets_exactly_one_outcome_and_it_is_its_own(play: Play) -> None:
     before = outcomes()
@@ -164,7 +164,7 @@ def test_each_entry_gets_exactly_one_outcome_and_it_is_its_own(play: Play) -> No
         assert error.retry_after_s >= 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=100)
 @given(plays(texts))
 def test_steps_keep_their_limits_and_what_runs_has_room_to_its_end(play: Play) -> None:
     runner = perform(play).runner
@@ -176,7 +176,7 @@ def test_steps_keep_their_limits_and_what_runs_has_room_to_its_end(play: Play) -
         assert is_kept or len(inputs) == 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=100)
 @given(plays(texts | fatal_texts))
 def test_when_the_loop_dies_each_entry_gets_exactly_one_outcome_too(play: Play) -> None:
     record = perform(play)
@@ -187,7 +187,7 @@ def test_when_the_loop_dies_each_entry_gets_exactly_one_outcome_too(play: Play) 
         assert not any(isinstance(error, Unavailable) for _, error in record.rejected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=100)
 @given(plays(st.sampled_from(["a", "b c", "d e f g"])))
 def test_entries_start_by_rank_whatever_their_size(play: Play) -> None:
     """Of those that were there when it started, none that ranks before it starts later."""

@@ -80,6 +80,7 @@ def test_a_step_that_is_too_small_for_all_serves_the_first_and_a_prompt(
         (0, 0, [(3, 10), (2, 10)], 1),
         (1, 60, [(1, 40)], 1),  # exactly the room
         (1, 60, [(1, 41)], 0),
+        (0, 60, [(1, 41)], 0),
         (1, 1, [(1, 500), (1, 1)], 0),  # a smaller one behind it does not overtake
         (0, 0, [(1, 500), (1, 1)], 1),  # larger than all the room: alone
         (0, 0, [(8, 10), (1, 1)], 1),

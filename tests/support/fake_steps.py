@@ -72,6 +72,7 @@ class FakeStepRunner:
     released: list[tuple[float, str]] = field(default_factory=list)
     held: set[FakeGeneration] = field(default_factory=set)
     calls: int = 0
+    preprocessed: list[str] = field(default_factory=list)
     heartbeat: Callable[[], None] = field(default=lambda: None)
     _is_busy: bool = False
 
@@ -80,6 +81,7 @@ class FakeStepRunner:
     ) -> Sequence[FakeGeneration | PipelineServerError]:
         if self.preprocess_s:
             await asyncio.sleep(self.preprocess_s)
+        self.preprocessed += [str(text) for text, _ in inputs]
         return [
             Rejected(f"{text} is rejected") if "bad" in str(text) else generation(str(text), **parameters)  # type: ignore[arg-type]
             for text, parameters in inputs
