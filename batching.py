@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError
 from pipeline_webserver.scheduling.admission import AdmissionController
+from pipeline_webserver.scheduling.arrivals import ArrivalQueue
 from pipeline_webserver.scheduling.batch_policy import BatchPolicy, batch_length, dispatch_at, drop_reason, is_full
 from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
 from pipeline_webserver.scheduling.latency_model import BatchCost, LatencyModel
@@ -47,10 +48,9 @@ class Batcher(ServingLoop):
         super().__init__(AdmissionController(max_in_flight, self.latency_model), request_timeout_s, clock, on_fatal)
         self.runner = runner
         self.policy = policy
-        self._queue: asyncio.PriorityQueue[Entry] = asyncio.PriorityQueue()
+        self._arrivals = ArrivalQueue(self._has_room_for)
         self._ready: list[Entry] = []  # preprocessed, in their order, at most one batch of them
         self._ready_changed = asyncio.Event()
-        self._room = asyncio.Event()
         self._is_preprocessing = False
         self._running: list[Entry] = []
         self._running_since = 0.0
@@ -59,9 +59,7 @@ class Batcher(ServingLoop):
         self._expect_more = True
 
     def enqueue(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            self._queue.put_nowait(entry)
-        self._room.set()  # an arrival may rank before what is ready
+        self._arrivals.put(entries)
 
     @property
     def running(self) -> int:
@@ -80,26 +78,11 @@ class Batcher(ServingLoop):
 
     async def _preprocess_arrivals(self) -> None:
         while True:
-            arrivals = await self._take_arrivals()
+            arrivals = await self._arrivals.take(self.policy.max_batch_size)
             self._is_preprocessing = True
             await self._preprocess(arrivals)
             self._is_preprocessing = False
             self._ready_changed.set()
-
-    async def _take_arrivals(self) -> list[Entry]:
-        """What has arrived, as far as there is room for it; waits for the first such entry."""
-        while not self._has_room_for(entry := await self._queue.get(), 0):
-            self._queue.put_nowait(entry)
-            self._room.clear()
-            await self._room.wait()
-        arrivals = [entry]
-        while len(arrivals) < self.policy.max_batch_size and not self._queue.empty():
-            entry = self._queue.get_nowait()
-            if not self._has_room_for(entry, len(arrivals)):
-                self._queue.put_nowait(entry)
-                break
-            arrivals.append(entry)
-        return arrivals
 
     def _has_room_for(self, entry: Entry, taken: int) -> bool:
         """Whether it is in the next batch, for all that is known, with so many others taken before it."""
@@ -128,9 +111,10 @@ class Batcher(ServingLoop):
     def _return_excess(self) -> None:
         """Keep one batch ready; overtaken entries return to the queue, without what would hold memory there."""
         self._ready.sort()
-        for entry in self._ready[self.policy.max_batch_size :]:
+        overtaken = self._ready[self.policy.max_batch_size :]
+        for entry in overtaken:
             entry.prepared = None
-            self._queue.put_nowait(entry)
+        self._arrivals.put(overtaken)
         del self._ready[self.policy.max_batch_size :]
 
     # Batches
@@ -156,7 +140,7 @@ class Batcher(ServingLoop):
             await self._ready_changes(None)
         count = batch_length(self.policy, self._ready_tokens())
         batch, self._ready = self._ready[:count], self._ready[count:]
-        self._room.set()
+        self._arrivals.room_changed()
         return batch
 
     async def _is_due(self) -> bool:
@@ -169,7 +153,7 @@ class Batcher(ServingLoop):
         return asyncio.get_running_loop().time() >= due or not await self._ready_changes(due)
 
     def _has_arrivals(self) -> bool:
-        return self._is_preprocessing or not self._queue.empty()
+        return self._is_preprocessing or not self._arrivals.empty()
 
     async def _ready_changes(self, until: float | None) -> bool:
         """Wait until there are other entries ready, but not past `until`; returns whether there are."""
@@ -216,7 +200,7 @@ class Batcher(ServingLoop):
 
     def _drop_unwanted(self) -> None:
         self._ready = [entry for entry in self._ready if not self._is_dropped(entry)]
-        self._room.set()
+        self._arrivals.room_changed()
 
     def _is_dropped(self, entry: Entry) -> bool:
         now = asyncio.get_running_loop().time()

@@ -29,6 +29,7 @@ TESTED_IN = {
     "pipeline_webserver/inference/generation/generations.py": "tests/inference/generation/test_engine.py",
     "pipeline_webserver/inference/generation/own_attention.py": "tests/inference/generation/test_step_model.py",
     "pipeline_webserver/inference/generation/packed_attention.py": "tests/inference/generation/test_step_model.py",
+    "pipeline_webserver/scheduling/arrivals.py": "tests/test_batching.py",
     "pipeline_webserver/scheduling/entry.py": "tests/scheduling/test_admission.py",
     "pipeline_webserver/scheduling/runner.py": "tests/test_batching.py",
     "pipeline_webserver/scheduling/serving_loop.py": "tests/test_batching.py",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError
 from pipeline_webserver.scheduling.admission import AdmissionController
+from pipeline_webserver.scheduling.arrivals import ArrivalQueue
 from pipeline_webserver.scheduling.batch_policy import drop_reason
 from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
 from pipeline_webserver.scheduling.serving_loop import ServingLoop, one_for_each, outcome_of, run_until_first_end
@@ -38,7 +39,7 @@ class ContinuousBatcher(ServingLoop):
         super().__init__(AdmissionController(max_in_flight, self.latency_model), request_timeout_s, clock, on_fatal)
         self.runner = runner
         self.policy = policy
-        self._queue: asyncio.PriorityQueue[Entry] = asyncio.PriorityQueue()
+        self._arrivals = ArrivalQueue(self._has_room_for)
         self._waiting: list[Entry] = []  # preprocessed, in their order
         self._running: list[Entry] = []
         self._released: list[Entry] = []  # ran, and are not wanted any more
@@ -46,12 +47,9 @@ class ContinuousBatcher(ServingLoop):
         self._sizes: dict[Entry, int] = {}  # of the largest step that each was in, in entries
         self._token_at: dict[Entry, float] = {}  # when each had its last token, by the clock
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
 
     def enqueue(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            self._queue.put_nowait(entry)
-        self._room.set()  # an arrival may rank before what waits
+        self._arrivals.put(entries)
 
     @property
     def running(self) -> int:
@@ -70,24 +68,9 @@ class ContinuousBatcher(ServingLoop):
 
     async def _preprocess_arrivals(self) -> None:
         while True:
-            arrivals = await self._take_arrivals()
+            arrivals = await self._arrivals.take(MAX_PREPROCESSED)
             await self._preprocess([entry for entry in arrivals if not self._is_dropped(entry)])
             self._changed.set()
-
-    async def _take_arrivals(self) -> list[Entry]:
-        """What has arrived, as far as there is room for it; waits for the first such entry."""
-        while not self._has_room_for(entry := await self._queue.get(), 0):
-            self._queue.put_nowait(entry)
-            self._room.clear()
-            await self._room.wait()
-        arrivals = [entry]
-        while len(arrivals) < MAX_PREPROCESSED and not self._queue.empty():
-            entry = self._queue.get_nowait()
-            if not self._has_room_for(entry, len(arrivals)):
-                self._queue.put_nowait(entry)
-                break
-            arrivals.append(entry)
-        return arrivals
 
     def _has_room_for(self, entry: Entry, taken: int) -> bool:
         """Whether it may wait, ready, with so many others taken before it; always where it overtakes one that does."""
@@ -148,7 +131,7 @@ class ContinuousBatcher(ServingLoop):
             self._started[entry] = now
             metrics.QUEUE_SECONDS.observe(now - entry.submitted_at)
         self._running += started
-        self._room.set()
+        self._arrivals.room_changed()
         metrics.GENERATING.set(len(self._running))
         metrics.CACHE_TOKENS.set(sum(entry.prepared.cache_tokens for entry in self._running))
 
