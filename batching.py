@@ -13,20 +13,18 @@ at once, and the next batch follows without a gap.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
 
-from pipeline_webserver.errors import ClientError, DeadlineExceeded, PipelineServerError
+from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError
 from pipeline_webserver.scheduling.admission import AdmissionController
+from pipeline_webserver.scheduling.arrivals import ArrivalQueue
 from pipeline_webserver.scheduling.batch_policy import BatchPolicy, batch_length, dispatch_at, drop_reason, is_full
 from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
 from pipeline_webserver.scheduling.latency_model import BatchCost, LatencyModel
 from pipeline_webserver.scheduling.runner import Runner
-from pipeline_webserver.scheduling.serving_loop import ServingLoop, run_until_first_end
+from pipeline_webserver.scheduling.serving_loop import ServingLoop, one_for_each, outcome_of, run_until_first_end
 from pipeline_webserver.telemetry import metrics
-
-Item = TypeVar("Item")
 
 # Calls of preprocessing that a batch which is due still waits for: what has arrived by now may join. Few, so that a
 # stream of arrivals delays no entry. With one, clients that send together were split into small batches: on a two-layer
@@ -46,16 +44,13 @@ class Batcher(ServingLoop):
         clock: Callable[[], float] = time.perf_counter,
         on_fatal: Callable[[], None] | None = None,
     ) -> None:
-        latency_model = LatencyModel(policy, runner.fixed_cost_tokens)
-        super().__init__(AdmissionController(max_in_flight, latency_model), request_timeout_s, on_fatal)
+        self.latency_model = LatencyModel(policy, runner.fixed_cost_tokens)
+        super().__init__(AdmissionController(max_in_flight, self.latency_model), request_timeout_s, clock, on_fatal)
         self.runner = runner
         self.policy = policy
-        self.request_timeout_s = request_timeout_s
-        self.clock = clock
-        self._queue: asyncio.PriorityQueue[Entry] = asyncio.PriorityQueue()
+        self._arrivals = ArrivalQueue(self._has_room_for)
         self._ready: list[Entry] = []  # preprocessed, in their order, at most one batch of them
         self._ready_changed = asyncio.Event()
-        self._room = asyncio.Event()
         self._is_preprocessing = False
         self._running: list[Entry] = []
         self._running_since = 0.0
@@ -63,34 +58,17 @@ class Batcher(ServingLoop):
         self._exposed_s = 0.0  # preprocessing for the next batch that no running batch has hidden
         self._expect_more = True
 
-    def submit(
-        self, inputs: Sequence[object], parameters: Mapping[str, object], deadline: float | None = None
-    ) -> list[Entry]:
-        """Admit all inputs, or none. Raises `Draining`, `Unavailable`, `Overloaded` or `DeadlineExceeded`.
+    def enqueue(self, entries: Sequence[Entry]) -> None:
+        self._arrivals.put(entries)
 
-        `deadline` is in seconds of `loop.time()`; by default it is the request time-out from now.
-        """
-        self.check_accepts(len(inputs))
-        now = asyncio.get_running_loop().time()
-        deadline = now + self.request_timeout_s if deadline is None else deadline
-        entries = self.admission.admit(
-            inputs, parameters, now, deadline, self.clock(), running=len(self._running), busy_s=self._busy_s()
-        )
-        for entry in entries:
-            self._queue.put_nowait(entry)
-        self._room.set()  # an arrival may rank before what is ready
-        return entries
+    @property
+    def running(self) -> int:
+        return len(self._running)
 
-    def check_admits(self, deadline: float) -> None:
-        """Raises as `submit`, and counts an input as rejected, where one would not be admitted now."""
-        self.check_accepts(1)
-        now = asyncio.get_running_loop().time()
-        self.admission.check(1, now, deadline, running=len(self._running), busy_s=self._busy_s())
-
-    def would_admit(self, deadline: float) -> bool:
-        """Whether one more input would meet its deadline, and there is room for it."""
-        now = asyncio.get_running_loop().time()
-        return self.admission.refusal(1, now, deadline, running=len(self._running), busy_s=self._busy_s()) is None
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the running batch began; 0 while the model is idle."""
+        return self.clock() - self._running_since if self._running else 0.0
 
     async def run(self) -> None:
         """Preprocess arrivals and run batches, side by side."""
@@ -100,26 +78,11 @@ class Batcher(ServingLoop):
 
     async def _preprocess_arrivals(self) -> None:
         while True:
-            arrivals = await self._take_arrivals()
+            arrivals = await self._arrivals.take(self.policy.max_batch_size)
             self._is_preprocessing = True
             await self._preprocess(arrivals)
             self._is_preprocessing = False
             self._ready_changed.set()
-
-    async def _take_arrivals(self) -> list[Entry]:
-        """What has arrived, as far as there is room for it; waits for the first such entry."""
-        while not self._has_room_for(entry := await self._queue.get(), 0):
-            self._queue.put_nowait(entry)
-            self._room.clear()
-            await self._room.wait()
-        arrivals = [entry]
-        while len(arrivals) < self.policy.max_batch_size and not self._queue.empty():
-            entry = self._queue.get_nowait()
-            if not self._has_room_for(entry, len(arrivals)):
-                self._queue.put_nowait(entry)
-                break
-            arrivals.append(entry)
-        return arrivals
 
     def _has_room_for(self, entry: Entry, taken: int) -> bool:
         """Whether it is in the next batch, for all that is known, with so many others taken before it."""
@@ -148,9 +111,10 @@ class Batcher(ServingLoop):
     def _return_excess(self) -> None:
         """Keep one batch ready; overtaken entries return to the queue, without what would hold memory there."""
         self._ready.sort()
-        for entry in self._ready[self.policy.max_batch_size :]:
+        overtaken = self._ready[self.policy.max_batch_size :]
+        for entry in overtaken:
             entry.prepared = None
-            self._queue.put_nowait(entry)
+        self._arrivals.put(overtaken)
         del self._ready[self.policy.max_batch_size :]
 
     # Batches
@@ -176,7 +140,7 @@ class Batcher(ServingLoop):
             await self._ready_changes(None)
         count = batch_length(self.policy, self._ready_tokens())
         batch, self._ready = self._ready[:count], self._ready[count:]
-        self._room.set()
+        self._arrivals.room_changed()
         return batch
 
     async def _is_due(self) -> bool:
@@ -189,7 +153,7 @@ class Batcher(ServingLoop):
         return asyncio.get_running_loop().time() >= due or not await self._ready_changes(due)
 
     def _has_arrivals(self) -> bool:
-        return self._is_preprocessing or not self._queue.empty()
+        return self._is_preprocessing or not self._arrivals.empty()
 
     async def _ready_changes(self, until: float | None) -> bool:
         """Wait until there are other entries ready, but not past `until`; returns whether there are."""
@@ -211,7 +175,7 @@ class Batcher(ServingLoop):
         model_s = self.clock() - started
         self._running, self._model_total_s = [], self._model_total_s + model_s
         self._expect_more = len(self.admission) > 1
-        self.admission.latency_model.observe(BatchCost(self._exposed_s + model_s, len(batch), tokens))
+        self.latency_model.observe(BatchCost(self._exposed_s + model_s, len(batch), tokens))
         self._exposed_s = 0.0
         metrics.BATCH_SIZE.observe(len(batch))
         metrics.BATCH_TOKENS.observe(tokens)
@@ -225,13 +189,9 @@ class Batcher(ServingLoop):
 
     # Times
 
-    def _busy_s(self) -> float:
-        """Seconds since the running batch began; 0 while the model is idle."""
-        return self.clock() - self._running_since if self._running else 0.0
-
     def _model_s(self) -> float:
         """Seconds that the model has been running batches, in total."""
-        return self._model_total_s + self._busy_s()
+        return self._model_total_s + self.busy_s
 
     # Entries that are no longer wanted
 
@@ -240,7 +200,7 @@ class Batcher(ServingLoop):
 
     def _drop_unwanted(self) -> None:
         self._ready = [entry for entry in self._ready if not self._is_dropped(entry)]
-        self._room.set()
+        self._arrivals.room_changed()
 
     def _is_dropped(self, entry: Entry) -> bool:
         now = asyncio.get_running_loop().time()
@@ -249,17 +209,3 @@ class Batcher(ServingLoop):
             return False
         self.admission.complete(entry, Result(error=DeadlineExceeded(TOO_LATE)), reason)
         return True
-
-
-def one_for_each(results: Sequence[Item], entries: Sequence[Entry]) -> Sequence[Item]:
-    """The results; raises `RuntimeError` where the runner did not make one for each entry."""
-    if len(results) != len(entries):
-        raise RuntimeError(f"the runner made {len(results)} results for {len(entries)} entries")
-    return results
-
-
-def outcome_of(error: PipelineServerError | None) -> str:
-    """The outcome of an entry that was tried, as the metrics label it."""
-    if error is None:
-        return "answered"
-    return "invalid" if isinstance(error, ClientError) else "failed"

@@ -89,7 +89,10 @@ class Settings(BaseSettings):
         "random: the answers are noise, and others after each start.",
     )
     max_batch_size: int = Field(
-        default=32, ge=1, description="Inputs in one batch. Higher makes the first of a batch wait for the last."
+        default=32,
+        ge=1,
+        description="Inputs in one batch, and texts that are generated at the same time. Higher makes the first of a "
+        "batch wait for the last, and each token take longer.",
     )
     max_batch_tokens: Annotated[int | None, BeforeValidator(auto)] = Field(
         default=None,
@@ -124,7 +127,15 @@ class Settings(BaseSettings):
     max_new_tokens: int = Field(
         default=256,
         ge=1,
-        description="Tokens generated for one input. Higher lets one request hold up its whole batch.",
+        description="Tokens generated for one input. Higher lets one request take a place among those that are "
+        "generated for longer.",
+    )
+    max_cache_tokens: Annotated[int | None, BeforeValidator(auto)] = Field(
+        default=None,
+        ge=1,
+        description="Tokens that there is room for in the keys and values of all texts that are generated at the same "
+        "time; `auto`: half of the memory that is free at the start. Higher may run out of memory; a longer text is "
+        "generated alone.",
     )
     max_image_pixels: int = Field(
         default=25_000_000,

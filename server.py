@@ -31,7 +31,11 @@ from pipeline_webserver.inference import cpus, inference_thread, loading, model_
 from pipeline_webserver.model_info import ModelInfo
 from pipeline_webserver.neighbours import neighbours_of
 from pipeline_webserver.scheduling.batch_policy import BatchPolicy
+from pipeline_webserver.scheduling.continuous import ContinuousBatcher
 from pipeline_webserver.scheduling.runner import Runner
+from pipeline_webserver.scheduling.serving_loop import ServingLoop
+from pipeline_webserver.scheduling.step_policy import StepPolicy
+from pipeline_webserver.scheduling.step_runner import StepRunner
 from pipeline_webserver.telemetry import exposition, logs, metrics
 from pipeline_webserver.web import pages
 from pipeline_webserver.web.auth import ApiKeyGuard
@@ -66,6 +70,8 @@ class ServedRunner(Runner, Protocol):
     def info(self) -> ModelInfo: ...
     @property
     def max_batch_tokens(self) -> int: ...
+    @property
+    def steps(self) -> StepRunner | None: ...
     async def start(self) -> None: ...
     def close(self) -> bool: ...
 
@@ -88,7 +94,7 @@ def build_runner(s: Settings) -> ServedRunner:
         s.accelerate,
         allow_untrained=s.allow_untrained,
     )
-    return inference_thread.InferenceThread(open_runner, threads)
+    return inference_thread.InferenceThread(open_runner, threads, s.max_cache_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ class Loaded:
     info: ModelInfo
     task: Task
     body_reader: BodyReader
-    batcher: Batcher
+    batcher: ServingLoop
 
 
 def max_body_bytes(settings: Settings, task: Task) -> int:
@@ -114,7 +120,12 @@ def info_of(settings: Settings, runner: ServedRunner) -> dict[str, object]:
     """What `/info` says of a runner that has started: the model and the limits."""
     info = model_info(settings, runner)
     body_bytes = max_body_bytes(settings, TASKS[info.task])
-    measured = {"max_batch_tokens": runner.max_batch_tokens, "max_body_bytes": body_bytes}
+    cache_tokens = runner.steps.max_cache_tokens if runner.steps else None
+    measured = {
+        "max_batch_tokens": runner.max_batch_tokens,
+        "max_body_bytes": body_bytes,
+        "max_cache_tokens": cache_tokens,
+    }
     limits = {name: getattr(settings, name) for name in LIMITS} | measured
     return openapi.info(info, limits, VERSION)
 
@@ -161,17 +172,25 @@ class Service:
         s, info = self.settings, model_info(self.settings, self.runner)
         task = TASKS[info.task]
         body_reader = BodyReader(max_body_bytes(s, task))
-        policy = BatchPolicy(s.max_batch_size, self.runner.max_batch_tokens, s.batch_wait_ms / 1000)
         on_fatal = process.fail if process is not None and s.exit_on_failure else None
         if s.exit_on_failure and process is None:
             logger.warning("PIPELINE_EXIT_ON_FAILURE has no effect: it needs uvicorn, in the main thread of a process.")
-        batcher = Batcher(self.runner, policy, s.max_requests, s.request_timeout_s, on_fatal=on_fatal)
+        batcher = self._batcher(on_fatal)
         batcher.start()
         self._loaded = Loaded(info, task, body_reader, batcher)
         if process is not None:
             raise_open_file_limit()
             guard_against_slow_clients(process.server)
         logger.info("Serving %s with %s on %s, threads: %d", info.task, info.model, info.device, info.threads)
+
+    def _batcher(self, on_fatal: Callable[[], None] | None) -> ServingLoop:
+        """The loop that suits the model: step by step where it generates, else batch by batch."""
+        s, tokens, steps = self.settings, self.runner.max_batch_tokens, self.runner.steps
+        if steps is None:
+            policy = BatchPolicy(s.max_batch_size, tokens, s.batch_wait_ms / 1000)
+            return Batcher(self.runner, policy, s.max_requests, s.request_timeout_s, on_fatal=on_fatal)
+        step_policy = StepPolicy(tokens, s.max_batch_size, steps.fixed_cost_tokens, steps.max_cache_tokens)
+        return ContinuousBatcher(steps, step_policy, s.max_requests, s.request_timeout_s, on_fatal=on_fatal)
 
     def begin_drain(self) -> None:
         """Admit no further inputs, and complete those in flight; while the model is loading there are none."""
@@ -221,7 +240,7 @@ class Service:
         total_s = time.perf_counter() - arrived
         return JSONResponse(content, headers={"Server-Timing": server_timing(results.timing, total_s)})
 
-    async def _admit_head(self, request: Request, batcher: Batcher, timeout_s: float, deadline: float) -> None:
+    async def _admit_head(self, request: Request, batcher: ServingLoop, timeout_s: float, deadline: float) -> None:
         """Refuse from the head of a request, before its body is read. A client that came back at once waits for that.
 
         Raises as `Batcher.submit`.

@@ -29,6 +29,7 @@ class NoModel:
     info = ModelInfo(model="none", name="none", task="fill-mask", device="none", dtype="none", threads=0)
     max_batch_tokens = 16_384
     fixed_cost_tokens = 0.0
+    steps = None
 
     async def start(self) -> None:
         gc.freeze()  # as the real one does

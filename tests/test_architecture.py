@@ -26,9 +26,14 @@ MUST_NOT_IMPORT = {
 TESTED_IN = {
     "deploy/ray_serve.py": "tests/e2e/test_ray_serve.py",
     "pipeline_webserver/model_info.py": "tests/api/test_schemas.py",
+    "pipeline_webserver/inference/generation/generations.py": "tests/inference/generation/test_engine.py",
+    "pipeline_webserver/inference/generation/own_attention.py": "tests/inference/generation/test_step_model.py",
+    "pipeline_webserver/inference/generation/packed_attention.py": "tests/inference/generation/test_step_model.py",
+    "pipeline_webserver/scheduling/arrivals.py": "tests/test_batching.py",
     "pipeline_webserver/scheduling/entry.py": "tests/scheduling/test_admission.py",
     "pipeline_webserver/scheduling/runner.py": "tests/test_batching.py",
     "pipeline_webserver/scheduling/serving_loop.py": "tests/test_batching.py",
+    "pipeline_webserver/scheduling/step_runner.py": "tests/scheduling/test_continuous.py",
     "pipeline_webserver/telemetry/metrics.py": "tests/telemetry/test_monitoring.py",
     "pipeline_webserver/web/uvicorn_process.py": "tests/e2e/test_end_to_end.py",
 }

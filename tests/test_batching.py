@@ -217,7 +217,7 @@ def test_preprocessing_that_a_running_batch_hides_is_no_part_of_what_a_batch_cos
         batcher.submit(["a"], {})
         batcher.submit(["b"], {})
         await batcher.drain(10)
-        assert [cost.seconds for cost in batcher.admission.latency_model._costs] == [1.5, 1]
+        assert [cost.seconds for cost in batcher.latency_model._costs] == [1.5, 1]
 
     run(main())
 

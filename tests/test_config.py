@@ -40,6 +40,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "max_inputs": ("7", 7),
         "max_body_bytes": ("1000", 1000),
         "max_new_tokens": ("20", 20),
+        "max_cache_tokens": ("auto", None),
         "max_image_pixels": ("1000000", 1_000_000),
         "max_audio_s": ("7.5", 7.5),
         "request_timeout_s": ("2.5", 2.5),

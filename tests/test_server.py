@@ -60,6 +60,7 @@ def test_info_has_the_model_the_limits_and_the_version(client: TestClient) -> No
         "max_inputs": 3,
         "max_body_bytes": 100,
         "max_new_tokens": 256,
+        "max_cache_tokens": None,
         "max_image_pixels": 25_000_000,
         "max_audio_s": 60.0,
         "request_timeout_s": 30.0,

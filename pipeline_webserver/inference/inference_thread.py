@@ -19,6 +19,8 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from pipeline_webserver.errors import PipelineServerError
+from pipeline_webserver.inference.generation.generation_runner import GenerationRunner, generation_runner
+from pipeline_webserver.inference.generation.generations import GeneratedSequence, Generation
 from pipeline_webserver.inference.model_inputs import Heartbeat, PreparedInput, RawInput
 from pipeline_webserver.inference.pipeline_runner import PipelineRunner
 from pipeline_webserver.model_info import ModelInfo
@@ -112,15 +114,22 @@ class WorkerThread:
 
 
 class InferenceThread:
-    """The model's thread and the preprocessing thread of one pipeline, which `open_runner` opens in the former."""
+    """The model's thread and the preprocessing thread of one pipeline, which `open_runner` opens in the former.
 
-    def __init__(self, open_runner: Callable[[], PipelineRunner], threads: int) -> None:
+    `max_cache_tokens`: the room for keys and values of a model that generates.
+    """
+
+    def __init__(
+        self, open_runner: Callable[[], PipelineRunner], threads: int, max_cache_tokens: int | None = None
+    ) -> None:
         self._open_runner = open_runner
         self._threads = threads
+        self._max_cache_tokens = max_cache_tokens
         self._model_thread = WorkerThread("model", threads)
         # One thread of torch's: two pools of OpenMP threads make each other wait, 24 to 32 ms a pass.
         self._preprocessing_thread = WorkerThread("preprocessing", 1)
         self._runner: PipelineRunner | None = None
+        self._steps: StepThread | None = None
         self._info: ModelInfo | None = None
 
     async def start(self) -> None:
@@ -133,6 +142,8 @@ class InferenceThread:
 
     def _open(self) -> PipelineRunner:
         runner = self._open_runner()
+        if generation := generation_runner(runner, self._max_cache_tokens):
+            self._steps = StepThread(generation, self._model_thread, self._preprocessing_thread)
         settle()
         return runner
 
@@ -156,6 +167,11 @@ class InferenceThread:
     def fixed_cost_tokens(self) -> float:
         return self.runner.forward.fixed_cost_tokens
 
+    @property
+    def steps(self) -> "StepThread | None":
+        """The steps of a model that generates step by step."""
+        return self._steps
+
     async def preprocess(
         self, inputs: Sequence[RawInput], heartbeat: Heartbeat
     ) -> Sequence[PreparedInput | PipelineServerError]:
@@ -167,6 +183,36 @@ class InferenceThread:
     def close(self) -> bool:
         """End both threads after the calls under way, if those end soon; returns whether they have ended."""
         return all([self._model_thread.close(), self._preprocessing_thread.close()])
+
+
+class StepThread:
+    """The awaitable face of `GenerationRunner`, in the same threads."""
+
+    def __init__(self, runner: GenerationRunner, model: WorkerThread, preprocessing: WorkerThread) -> None:
+        self._runner = runner
+        self._model_thread = model
+        self._preprocessing_thread = preprocessing
+
+    @property
+    def fixed_cost_tokens(self) -> float:
+        return self._runner.fixed_cost_tokens
+
+    @property
+    def max_cache_tokens(self) -> int:
+        return self._runner.max_cache_tokens
+
+    async def preprocess(
+        self, inputs: Sequence[RawInput], heartbeat: Heartbeat
+    ) -> Sequence[Generation | PipelineServerError]:
+        return await self._preprocessing_thread.call(self._runner.preprocess, inputs, in_this_loop(heartbeat))
+
+    async def step(
+        self, work: Sequence[tuple[GeneratedSequence, int]], released: Sequence[Generation], heartbeat: Heartbeat
+    ) -> None:
+        await self._model_thread.call(self._runner.step, work, released, in_this_loop(heartbeat))
+
+    async def run(self, batch: Sequence[Generation], heartbeat: Heartbeat) -> Sequence[object]:
+        return await self._model_thread.call(self._runner.run, batch, in_this_loop(heartbeat))
 
 
 def in_this_loop(heartbeat: Heartbeat) -> Heartbeat:

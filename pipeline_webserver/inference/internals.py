@@ -4,7 +4,7 @@ A test calls each of them, so that a new version which lacks one fails there. It
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,17 @@ def attention_of(model: PreTrainedModel) -> str:
     """The name of the attention that the model looks up."""
     name: str = model.config._attn_implementation
     return name
+
+
+def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """The configurations in which the model's modules look up the name of their attention."""
+    return list({id(module.config): module.config for module in model.modules() if hasattr(module, "config")}.values())
+
+
+def use_attention(configs: Iterable[PreTrainedConfig], name: str) -> None:
+    """Let modules look up another attention: `set_attn_implementation`, without its search for kernels."""
+    for config in configs:
+        config._attn_implementation_internal = name
 
 
 def cached_path(model: str, name: str, revision: str | None) -> Path | None:

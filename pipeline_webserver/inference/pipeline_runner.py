@@ -71,6 +71,8 @@ class PipelineRunner:
         )
         self._postprocessor = Postprocessor(preprocessor, with_own_tokenizer(pipe))
         self._plain_input: list[ModelInput] = []
+        self.in_steps = False  # whether it generates step by step; if not, `steps_reason` may say why
+        self.steps_reason: str | None = None
 
     def warm_up(
         self, *, accelerate: bool, timing_budget_s: float = TIMING_BUDGET_S, allow_untrained: bool = False
@@ -188,7 +190,7 @@ class PipelineRunner:
         outputs = self.forward.run([row for prepared in distinct for row in prepared.model_inputs], heartbeat)
         metrics.PADDING_TOKENS.observe(self.forward.padding_tokens)
         if all(isinstance(output, Exception) for output in outputs):
-            self._check_alive()
+            self.check_alive()
         remaining = iter(outputs)
         results = self._postprocessor.results(
             distinct, [[next(remaining) for _ in prepared.model_inputs] for prepared in distinct]
@@ -196,7 +198,11 @@ class PipelineRunner:
         by_key = {prepared.dedup_key: result for prepared, result in zip(distinct, results, strict=True)}
         return [by_key[prepared.dedup_key] for prepared in batch]
 
-    def _check_alive(self) -> None:
+    def postprocess_one(self, prepared: PreparedInput, outputs: object) -> object:
+        """The result of an input from what its forward pass returned, or from the exception that it failed with."""
+        return self._postprocessor.results([prepared], [[outputs]])[0]
+
+    def check_alive(self) -> None:
         """Every input of a batch failed. Raises `Unavailable` if a plain one fails too: then it is not the inputs."""
         try:
             self.forward.forward(self._plain_input or self.warmup_input(1).model_inputs)
@@ -205,7 +211,7 @@ class PipelineRunner:
 
     def describe(self, threads: int) -> ModelInfo:
         """What is known of the model, computed with so many threads."""
-        path, strategy = Path(self.pipe.model.name_or_path), self.forward.strategy
+        path = Path(self.pipe.model.name_or_path)
         checkpoint = getattr(self.pipe, "checkpoint", None)  # None: constructed, not loaded
         info = ModelInfo(
             model=path.name if path.is_dir() else self.pipe.model.name_or_path,
@@ -216,11 +222,18 @@ class PipelineRunner:
             dtype=str(self.pipe.model.dtype).removeprefix("torch."),
             threads=threads,
             max_tokens=self.preprocess.max_tokens,
-            batching=BatchingInfo(strategy.kind, strategy.reason, tuple(sorted(self.forward.state.changed))),
+            batching=self._batching(),
             optimizations=tuple(self.reports),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
         return self.preprocess.describe(info)
+
+    def _batching(self) -> BatchingInfo:
+        put_back = tuple(sorted(self.forward.state.changed))
+        if self.in_steps:
+            return BatchingInfo("continuous", None, put_back)
+        reasons = [reason for reason in (self.steps_reason, self.forward.strategy.reason) if reason]
+        return BatchingInfo(self.forward.strategy.kind, "; ".join(dict.fromkeys(reasons)) or None, put_back)
 
 
 def repeated(model_input: ModelInput, tokens: int) -> ModelInput:

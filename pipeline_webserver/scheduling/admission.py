@@ -8,11 +8,11 @@ no entry is overtaken without end.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pipeline_webserver.errors import DeadlineExceeded, Overloaded, PipelineServerError
 from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
-from pipeline_webserver.scheduling.latency_model import LatencyModel, retry_after_s
+from pipeline_webserver.scheduling.latency_model import retry_after_s
 from pipeline_webserver.telemetry import metrics
 
 # How much longer than estimated a batch may take: under overload every admitted entry is close to its deadline.
@@ -27,10 +27,17 @@ class Refusal(NamedTuple):
     error: Overloaded | DeadlineExceeded
 
 
+class LatencyEstimate(Protocol):
+    """What is known of how long entries take."""
+
+    def estimate_s(self, entries: int) -> float:
+        """Seconds until so many entries are complete; 0 before anything is known."""
+
+
 class AdmissionController:
     """Admits at most `max_in_flight` entries at a time. A list is admitted whole or not at all."""
 
-    def __init__(self, max_in_flight: int, latency_model: LatencyModel) -> None:
+    def __init__(self, max_in_flight: int, latency_model: LatencyEstimate) -> None:
         self.max_in_flight = max_in_flight
         self.latency_model = latency_model
         self._in_flight: dict[Entry, None] = {}

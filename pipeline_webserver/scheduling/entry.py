@@ -15,7 +15,8 @@ class Result:
     """The outcome of an entry: its output or its error.
 
     `queue_s` and `model_s` are the seconds it waited for its batch and the seconds that the batch ran; `batch_size` is
-    the number of entries in that batch, 0 where the model never saw it.
+    the number of entries in that batch, 0 where the model never saw it. Where it was in many steps, `queue_s` is until
+    the first, `model_s` from there to the end of the last, and `batch_size` that of the largest.
     """
 
     output: object = None

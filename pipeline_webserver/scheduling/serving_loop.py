@@ -6,42 +6,92 @@ It must never know how entries become batches, or what runs them.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline_webserver.errors import Draining, Unavailable
+from pipeline_webserver.errors import ClientError, Draining, PipelineServerError, Unavailable
 from pipeline_webserver.scheduling.admission import AdmissionController
+from pipeline_webserver.scheduling.entry import Entry
 from pipeline_webserver.scheduling.latency_model import retry_after_s
 from pipeline_webserver.scheduling.watchdog import Watchdog
 from pipeline_webserver.telemetry import metrics
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 SHUTTING_DOWN = "The server is shutting down; try another."
 
 
 class ServingLoop(ABC):
     """One loop over the entries that `admission` admits.
 
-    `on_fatal` is called once, when the loop can serve no entry any more and has completed every one. Without it, a
-    stalled call is waited for.
+    A call that makes no progress for `request_timeout_s` seconds is stalled. `clock` measures what is reported: the
+    loop's own may be as coarse as 1 ms. `on_fatal` is called once, when the loop can serve no entry any more and has
+    completed every one. Without it, a stalled call is waited for.
     """
 
     def __init__(
-        self, admission: AdmissionController, stall_timeout_s: float, on_fatal: Callable[[], None] | None = None
+        self,
+        admission: AdmissionController,
+        request_timeout_s: float,
+        clock: Callable[[], float],
+        on_fatal: Callable[[], None] | None = None,
     ) -> None:
         self.admission = admission
+        self.request_timeout_s = request_timeout_s
+        self.clock = clock
         self.on_fatal = on_fatal
         self.draining = False
         # Each stage has a watchdog of its own: progress in one says nothing about the other.
-        self.preprocess_watchdog = Watchdog(stall_timeout_s, self._on_stall, self._on_recovery)
-        self.model_watchdog = Watchdog(stall_timeout_s, self._on_stall, self._on_recovery)
+        self.preprocess_watchdog = Watchdog(request_timeout_s, self._on_stall, self._on_recovery)
+        self.model_watchdog = Watchdog(request_timeout_s, self._on_stall, self._on_recovery)
         self._fault: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
     async def run(self) -> None:
         """Serve entries until cancelled. Raises `Unavailable` when the model no longer works for any input."""
+
+    @abstractmethod
+    def enqueue(self, entries: Sequence[Entry]) -> None:
+        """Take entries that were admitted."""
+
+    @property
+    @abstractmethod
+    def running(self) -> int:
+        """How many entries are in the model."""
+
+    @property
+    @abstractmethod
+    def busy_s(self) -> float:
+        """Seconds of work that those have had."""
+
+    def submit(
+        self, inputs: Sequence[object], parameters: Mapping[str, object], deadline: float | None = None
+    ) -> list[Entry]:
+        """Admit all inputs, or none. Raises `Draining`, `Unavailable`, `Overloaded` or `DeadlineExceeded`.
+
+        `deadline` is in seconds of `loop.time()`; by default it is the request time-out from now.
+        """
+        self.check_accepts(len(inputs))
+        now = asyncio.get_running_loop().time()
+        deadline = now + self.request_timeout_s if deadline is None else deadline
+        entries = self.admission.admit(
+            inputs, parameters, now, deadline, self.clock(), running=self.running, busy_s=self.busy_s
+        )
+        self.enqueue(entries)
+        return entries
+
+    def check_admits(self, deadline: float) -> None:
+        """Raises as `submit`, and counts an input as rejected, where one would not be admitted now."""
+        self.check_accepts(1)
+        now = asyncio.get_running_loop().time()
+        self.admission.check(1, now, deadline, running=self.running, busy_s=self.busy_s)
+
+    def would_admit(self, deadline: float) -> bool:
+        """Whether one more input would meet its deadline, and there is room for it."""
+        now = asyncio.get_running_loop().time()
+        return self.admission.refusal(1, now, deadline, running=self.running, busy_s=self.busy_s) is None
 
     def start(self) -> None:
         """Start the loop; `stop` ends it."""
@@ -145,3 +195,17 @@ async def run_until_first_end(*stages: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def one_for_each(results: Sequence[Item], entries: Sequence[Entry]) -> Sequence[Item]:
+    """The results; raises `RuntimeError` where the runner did not make one for each entry."""
+    if len(results) != len(entries):
+        raise RuntimeError(f"the runner made {len(results)} results for {len(entries)} entries")
+    return results
+
+
+def outcome_of(error: PipelineServerError | None) -> str:
+    """The outcome of an entry that was tried, as the metrics label it."""
+    if error is None:
+        return "answered"
+    return "invalid" if isinstance(error, ClientError) else "failed"

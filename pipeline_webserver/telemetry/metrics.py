@@ -35,6 +35,18 @@ BATCH_TOKENS = Histogram("pipeline_batch_tokens", "Tokens in a batch, without pa
 PADDING_TOKENS = Histogram(
     "pipeline_padding_tokens", "Tokens of padding that the passes of a batch computed.", buckets=(0, *TOKENS)
 )
+GENERATING = Gauge(
+    "pipeline_generating_inputs", "Inputs that are generated from at the same time.", multiprocess_mode="livesum"
+)
+CACHE_TOKENS = Gauge(
+    "pipeline_cache_tokens", "Tokens that their keys and values have room for.", multiprocess_mode="livesum"
+)
+PROMPT_TOKENS = Counter("pipeline_prompt_tokens", "Tokens of prompts that were computed.")
+GENERATED_TOKENS = Counter("pipeline_generated_tokens", "Tokens that were generated.")
+FIRST_TOKEN_SECONDS = Histogram(
+    "pipeline_first_token_seconds", "From the arrival of an input to its first generated token.", buckets=SECONDS
+)
+TOKEN_SECONDS = Histogram("pipeline_token_seconds", "Between two generated tokens of an input.", buckets=SECONDS)
 OUT_OF_MEMORY = Counter("pipeline_out_of_memory", "Forward passes that ran out of memory, and were tried in halves.")
 
 

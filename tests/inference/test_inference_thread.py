@@ -41,6 +41,8 @@ class FakeRunner:
     A run sets `is_running` and lasts until `may_end` is set.
     """
 
+    task = "fill-mask"
+
     is_running: threading.Event = field(default_factory=threading.Event)
     may_end: threading.Event = field(default_factory=threading.Event)
     has_ended: threading.Event = field(default_factory=threading.Event)

@@ -47,6 +47,7 @@ class FakeRunner:
     batches: list[tuple[float, list[str]]] = field(default_factory=list)
     fixed_cost_tokens: float = 0.0
     closed: bool = False
+    steps: None = None
     heartbeat: Callable[[], None] = field(default=lambda: None)
 
     async def start(self) -> None:

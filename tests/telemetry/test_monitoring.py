@@ -17,10 +17,10 @@ from prometheus_client.metrics import MetricWrapperBase
 from starlette.routing import Route
 
 import server
-from batching import outcome_of
 from config import Settings, variable
 from pipeline_webserver.api.error_table import CLIENT_DISCONNECTED, ERROR_TABLE, INTERNAL
 from pipeline_webserver.scheduling.batch_policy import drop_reason
+from pipeline_webserver.scheduling.serving_loop import outcome_of
 from pipeline_webserver.telemetry import metrics
 from tests.support.fakes import FakeRunner
 

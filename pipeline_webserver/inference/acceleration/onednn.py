@@ -79,7 +79,10 @@ class PrepackedLinear(torch.nn.Module):
 
 
 class PrepackedWeights(Optimization):
-    """The linear layers of the encoder; one by one, so that no more than one weight is in memory twice."""
+    """The linear layers of the encoder or decoder, and the head of one that generates.
+
+    One by one, so that no more than one weight is in memory twice.
+    """
 
     name = "prepacked_weights"
 
@@ -102,8 +105,18 @@ class PrepackedWeights(Optimization):
             for name, child in list(parent.named_children()):
                 if type(child) is torch.nn.Linear:
                     self._replace(parent, name, PrepackedLinear(child))
+        self._replace_head()
         if self._is_checkpoint_mapped:
             self._release_checkpoint()
+
+    def _replace_head(self) -> None:
+        """The head of a model that generates, which each token goes through, unless it is the embeddings, too."""
+        head = self.model.get_output_embeddings() if self.model.can_generate() else None
+        if type(head) is not torch.nn.Linear or head.weight is self.model.get_input_embeddings().weight:
+            return
+        for name, child in self.model.named_children():
+            if child is head:
+                self._replace(self.model, name, PrepackedLinear(head))
 
     def _replace(self, parent: torch.nn.Module, name: str, packed: PrepackedLinear) -> None:
         setattr(parent, name, packed)
