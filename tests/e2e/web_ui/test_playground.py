@@ -201,3 +201,15 @@ def test_an_example_of_every_task_is_answered_and_its_snippets_run(
     visit.page.click("#tab-Python")
     monkeypatch.chdir(tmp_path)
     assert len(printed_by(visit.hidden_text("#snippet"), monkeypatch)) == 1
+
+
+def test_what_stays_in_sight_beside_an_answer_never_covers_what_is_below(visit: Visit, bundled_url: str) -> None:
+    visit.page.set_viewport_size({"width": 1280, "height": 500})
+    visit.go(bundled_url)
+    visit.run_example()
+    edges = "() => ['#metrics', '#burst'].map((id) => document.querySelector(id).getBoundingClientRect())"
+    for target in ("#playground", "#burst", "#optimizations"):
+        visit.page.evaluate(f"() => document.querySelector('{target}').scrollIntoView()")
+        metrics, burst = visit.page.evaluate(edges)
+        assert metrics["y"] + metrics["height"] <= burst["y"]
+    visit.page.set_viewport_size({"width": 1280, "height": 720})
