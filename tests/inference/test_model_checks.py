@@ -87,7 +87,14 @@ def test_untrained_weights_are_served_where_the_operator_allows_it_and_logged(
     assert_same(run(runner, [(TEXTS[2], {})]), [runner.pipe(TEXTS[2])])  # random, and not what was tried on them
 
 
-@pytest.mark.parametrize("task", [*CLASSES, *MAKERS])
+# One of each kind of input.
+ALWAYS = {"fill-mask", "text-generation", "image-classification", "audio-classification"}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(task, marks=() if task in ALWAYS else pytest.mark.extended) for task in [*CLASSES, *MAKERS]],
+)
 def test_a_model_is_served_for_the_task_that_it_was_saved_for(task: str, model_of: ModelOf) -> None:
     assert started(model_of(task), task).task == task
 

@@ -77,6 +77,7 @@ def test_every_call_can_be_sent_from_the_documentation(visit: Visit, url_of: Cal
     visit.errors.clear()  # the browser's own, of the status
 
 
+@pytest.mark.extended
 def test_a_file_can_be_sent_from_the_documentation_as_it_is_and_in_json(
     visit: Visit, url_of: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_file_can_be_sent_from_the_documentation_as_it_is_and_in_json(
         form.locator(".result").evaluate("node => node.replaceChildren()")
 
 
+@pytest.mark.extended
 def test_the_documentation_asks_for_the_api_key(visit_with_errors: Visit) -> None:
     visit = visit_with_errors
     with serving_in_thread(create_app(Settings(api_key="secret"), FakeRunner())) as url:  # type: ignore[arg-type]

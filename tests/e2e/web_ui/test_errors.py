@@ -63,6 +63,7 @@ def test_a_file_that_is_no_image_has_an_error_and_no_preview(
     assert visit.page.locator(".preview .error").count() == 0
 
 
+@pytest.mark.extended
 def test_a_server_that_cannot_be_reached_is_explained_in_plain_words(visit_with_errors: Visit, fake_url: str) -> None:
     visit = visit_with_errors.go(fake_url)
     visit.page.route("**", lambda route: route.abort())
@@ -72,6 +73,7 @@ def test_a_server_that_cannot_be_reached_is_explained_in_plain_words(visit_with_
     assert visit.text("#metrics-error") == "The metrics cannot be read."  # and not the same once more
 
 
+@pytest.mark.extended
 def test_a_server_at_capacity_says_when_to_try_again(visit_with_errors: Visit) -> None:
     visit = visit_with_errors
     settings = Settings(max_requests=1, max_inputs=1, drain_timeout_s=0.1)
@@ -88,6 +90,7 @@ def test_a_server_at_capacity_says_when_to_try_again(visit_with_errors: Visit) -
         visit.page.goto("about:blank")  # the client disconnects
 
 
+@pytest.mark.extended
 def test_the_web_ui_asks_for_an_api_key_and_keeps_it_in_its_tab(
     visit_with_errors: Visit, model_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +125,7 @@ def test_the_web_ui_asks_for_an_api_key_and_keeps_it_in_its_tab(
         assert visit.page.evaluate("() => [localStorage.length, document.cookie]") == [0, ""]
 
 
+@pytest.mark.extended
 def test_an_answer_of_an_unexpected_shape_is_shown_as_json(visit_with_errors: Visit, fake_url: str) -> None:
     visit = visit_with_errors.go(fake_url)
     visit.run(Text="a text")

@@ -83,6 +83,7 @@ def requests_by_batch_size(row: Any) -> dict[int, int]:
     return {int(size): int(count) for size, count in zip(sizes, counts, strict=True)}
 
 
+@pytest.mark.extended
 def test_a_burst_can_be_stopped(visit: Visit, url_of: Callable[[str], str]) -> None:
     visit.go(url_of("text-generation"))
     visit.page.click("#burst-run")
@@ -90,6 +91,7 @@ def test_a_burst_can_be_stopped(visit: Visit, url_of: Callable[[str], str]) -> N
     visit.page.wait_for_function("() => document.querySelector('#burst-status').textContent === 'Stopped.'")
 
 
+@pytest.mark.extended
 def test_files_have_no_burst(visit: Visit, url_of: Callable[[str], str]) -> None:
     visit.go(url_of("image-classification"))
     assert visit.page.is_hidden("#burst-run")

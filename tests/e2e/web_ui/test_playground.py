@@ -32,8 +32,6 @@ ANSWERS = {
     "automatic-speech-recognition": ".answer blockquote",
     "audio-classification": ".answer .bar",
 }
-# Each has a widget that no other test here looks at.
-ALWAYS = {"text-generation", "table-question-answering", "image-segmentation"}
 
 
 def percent(score: float) -> str:
@@ -70,6 +68,7 @@ def test_a_button_inserts_the_mask_at_the_caret(visit: Visit, bundled_url: str) 
     assert text.input_value() == "a dog is an [MASK]."
 
 
+@pytest.mark.extended
 def test_the_keyboard_is_enough(visit: Visit, bundled_url: str) -> None:
     visit.go(bundled_url)
     tab_to(visit, "document.activeElement.tagName === 'TEXTAREA'")
@@ -127,6 +126,7 @@ def test_entities_are_highlighted_where_python_counts_them(visit: Visit, url_of:
     assert visit.texts(".answer mark") == shown
 
 
+@pytest.mark.extended
 def test_a_label_is_chosen_among_those_that_were_given(visit: Visit, url_of: Callable[[str], str]) -> None:
     visit.go(url_of("zero-shot-classification"))
     visit.run(Text="a test", Labels="one, two,, two , three")
@@ -161,6 +161,7 @@ def test_two_texts_stand_side_by_side_with_the_cosine_of_their_embeddings(
     assert visit.texts(".similarity") == []
 
 
+@pytest.mark.extended
 def test_a_file_is_chosen_and_its_name_goes_into_the_snippets(
     visit: Visit, url_of: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -180,9 +181,8 @@ def test_a_file_is_chosen_and_its_name_goes_into_the_snippets(
     assert result_of_shell(visit.text("#snippet"), tmp_path) == visit.answer()
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=() if task in ALWAYS else pytest.mark.extended) for task in TASKS]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize("task", TASKS)
 def test_an_example_of_every_task_is_answered_and_its_snippets_run(
     task: str, visit: Visit, url_of: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
