@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
+
 from config import Settings
 from pipeline_webserver.model_info import ModelInfo, OptimizationReport
 from server import create_app
