@@ -82,6 +82,11 @@ def attention_of(model: PreTrainedModel) -> str:
     return name
 
 
+def keeps_state(model: PreTrainedModel) -> bool:
+    """Whether the model keeps a state from token to token, instead of or beside keys and values."""
+    return bool(model._is_stateful)
+
+
 def attention_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """The configurations in which the model's modules look up the name of their attention."""
     return list({id(module.config): module.config for module in model.modules() if hasattr(module, "config")}.values())

@@ -19,6 +19,10 @@ from pipeline_webserver.inference.weights import advice, name_some
 
 logger = logging.getLogger(__name__)
 
+# Heads whose weights have the same names and shapes, trained for different tasks.
+SAME_WEIGHTS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice")
+# What the pipeline takes for the number of the label where there is none, and then reads the last one.
+NO_ENTAILMENT = -1
 LEARNT_BUFFERS = {"running_mean", "running_var"}
 # From a model input and its outputs to the numbers that the task's answer is made of.
 NumbersRead = Callable[[ModelInput, Any], torch.Tensor]
@@ -44,6 +48,31 @@ def embedding_table(model: Any) -> torch.nn.Embedding | None:
     except (AttributeError, NotImplementedError):
         return None
     return table if isinstance(table, torch.nn.Embedding) else None
+
+
+def check_head(pipe: Pipeline, *, allow: bool) -> None:
+    """Raises `ConfigurationError` if the head was trained for another task, though its weights fit.
+
+    With `allow`, that is logged.
+    """
+    fault = _wrong_head(pipe)
+    if fault is None:
+        return
+    if not allow:
+        raise ConfigurationError(f"{fault}; leave PIPELINE_TASK out, or set PIPELINE_ALLOW_UNTRAINED=true")
+    logger.warning("%s.", fault)
+
+
+def _wrong_head(pipe: Pipeline) -> str | None:
+    name, config = pipe.model.name_or_path, pipe.model.config
+    saved, loaded = ((config.architectures or [""])[0], type(pipe.model).__name__)
+    kinds = [next((kind for kind in SAME_WEIGHTS if one.endswith(kind)), None) for one in (saved, loaded)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        return f"{name!r} was saved as {saved}: its head was not trained for the task {pipe.task!r}"
+    if getattr(pipe, "entailment_id", None) == NO_ENTAILMENT:
+        labels = ", ".join(map(repr, config.id2label.values()))
+        return f"{name!r} has no label of entailment, which the task {pipe.task!r} reads, but {labels}"
+    return None
 
 
 def check_trained(forward: ForwardRunner, probe: ModelInput, numbers_read: NumbersRead, *, allow: bool) -> None:

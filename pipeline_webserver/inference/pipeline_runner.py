@@ -28,7 +28,7 @@ from pipeline_webserver.inference.acceleration.selection import TIMING_BUDGET_S,
 from pipeline_webserver.inference.batch_plan import UNPADDED, BatchStrategy, alone
 from pipeline_webserver.inference.calibration import check_repeatability, choose_strategy, measure_cost
 from pipeline_webserver.inference.forward import ForwardRunner
-from pipeline_webserver.inference.model_checks import check_answers, check_token_ids, check_trained
+from pipeline_webserver.inference.model_checks import check_answers, check_head, check_token_ids, check_trained
 from pipeline_webserver.inference.model_inputs import (
     Heartbeat,
     Limits,
@@ -106,6 +106,7 @@ class PipelineRunner:
         numbers_read = self.preprocess.numbers_read
         check_token_ids(self.pipe)
         check_trained(self.forward, measured, numbers_read, allow=allow_untrained)
+        check_head(self.pipe, allow=allow_untrained)
         check_answers(self.forward, unlike, numbers_read)
 
     def warmup_input(self, words: int) -> PreparedInput:
@@ -233,7 +234,9 @@ class PipelineRunner:
         if self.in_steps:
             return BatchingInfo("continuous", None, put_back)
         reasons = [reason for reason in (self.steps_reason, self.forward.strategy.reason) if reason]
-        return BatchingInfo(self.forward.strategy.kind, "; ".join(dict.fromkeys(reasons)) or None, put_back)
+        if len(reasons) == 2 and reasons[1].startswith(reasons[0]):
+            reasons = reasons[1:]
+        return BatchingInfo(self.forward.strategy.kind, "; ".join(reasons) or None, put_back)
 
 
 def repeated(model_input: ModelInput, tokens: int) -> ModelInput:

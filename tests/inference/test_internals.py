@@ -130,3 +130,20 @@ def test_onednn_supports_the_types_that_it_computes_on_this_cpu(dtype: torch.dty
     except RuntimeError:
         computes = False
     assert internals.onednn_supports(dtype) is computes
+
+
+def test_a_model_that_keeps_a_state_says_so() -> None:
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2}
+    assert internals.keeps_state(transformers.RwkvForCausalLM(transformers.RwkvConfig(**sizes)))
+    assert not internals.keeps_state(transformers.BertModel(transformers.BertConfig(**sizes, num_attention_heads=2)))
+
+
+def test_another_attention_is_looked_up_until_it_is_changed_back() -> None:
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = transformers.BertModel(transformers.BertConfig(**sizes))
+    own, configs = internals.attention_of(model), internals.attention_configs(model)
+    internals.use_attention(configs, "eager")
+    assert internals.attention_of(model) == "eager" != own
+    assert configs == [model.config]
+    internals.use_attention(configs, own)
+    assert internals.attention_of(model) == own

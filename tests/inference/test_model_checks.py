@@ -1,5 +1,6 @@
 """A model that cannot answer is not served: each way in which it cannot is one line."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,30 @@ def test_untrained_weights_are_served_where_the_operator_allows_it_and_logged(
         "classifier.bias, classifier.weight would be random: answers are noise until it is trained."
     )
     assert_same(run(runner, [(TEXTS[2], {})]), [runner.pipe(TEXTS[2])])  # random, and not what was tried on them
+
+
+@pytest.mark.parametrize(
+    ("saved_as", "task", "words"),
+    [
+        (
+            "text-classification",
+            "token-classification",
+            "was saved as BertForSequenceClassification: its head was not trained for the task 'token-classification'",
+        ),
+        (
+            "text-classification",
+            "zero-shot-classification",
+            "has no label of entailment, which the task 'zero-shot-classification' reads, but '",
+        ),
+    ],
+)
+def test_a_head_that_fits_and_was_trained_for_another_task_stops_the_start(
+    saved_as: str, task: str, words: str, model_of: ModelOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        runner_of(load_pipeline(model_of(saved_as), task)).warm_up(accelerate=False)
+    runner_of(load_pipeline(model_of(saved_as), task)).warm_up(accelerate=False, allow_untrained=True)
+    assert any(words in message for message in caplog.messages)
 
 
 # One of each kind of input.

@@ -154,8 +154,11 @@ class Trial:
             untimed = f"the default on this CPU, not timed: all optimizations together have {TIMING_BUDGET_S:g} s"
             return OptimizationReport(name, is_default, difference, reason=untimed)
         gains = self.gains()
-        if pays(gains, self._median_gain(), len(self._rounds), is_default=is_default):
-            return OptimizationReport(name, True, difference, gains)
+        rounds = len(self._rounds)
+        if pays(gains, self._median_gain(), rounds, is_default=is_default):
+            few = f"the default on this CPU: timed {rounds} times, which is too few to change it"
+            is_slower = not pays(gains, self._median_gain(), ROUNDS_TO_OVERRULE, is_default=is_default)
+            return OptimizationReport(name, True, difference, gains, few if is_slower else None)
         measured = ", ".join(f"{gain:.2f} times {probe}" for probe, gain in gains.items())
         return OptimizationReport(name, False, difference, gains, f"it is not clearly faster here ({measured})")
 

@@ -46,6 +46,8 @@ class StepModel:
         config = model.config.get_text_config(decoder=True)
         if model.config.is_encoder_decoder:
             raise NotSteppable("it has an encoder")
+        if internals.keeps_state(model):
+            raise NotSteppable("it keeps a state besides keys and values")
         rope = getattr(config, "rope_parameters", None) or {}
         kinds = [rope, *(one for one in rope.values() if isinstance(one, dict))]
         if any(one.get("rope_type") in LENGTH_DEPENDENT for one in kinds):

@@ -85,7 +85,7 @@ class TextGenerationPreprocessor(TextPreprocessor):
         requested: int = checked.forward.get("max_new_tokens", 1)
         if requested > room:
             raise TooLarge(
-                f"The input has {prompt_tokens} tokens and asks for {requested} new ones; "
+                f"The input has {prompt_tokens} tokens and asks for {requested} more; "
                 f"the model takes {self.max_tokens} in all."
             )
         settings = checked.generation

@@ -88,7 +88,7 @@ ROPE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
         (made("T5ForConditionalGeneration", "T5Config", d_model=32, d_ff=32, num_layers=1), "it has an encoder"),
         (
             made("RwkvForCausalLM", "RwkvConfig", vocab_size=9, hidden_size=32, num_hidden_layers=2),
-            "it computes attention in its own way",
+            "it keeps a state besides keys and values",
         ),
     ],
 )

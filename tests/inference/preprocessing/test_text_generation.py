@@ -62,9 +62,9 @@ def test_as_much_is_generated_as_is_requested_allowed_and_fits(
             "x" * 60,
             {"max_new_tokens": 69},
             TooLarge,
-            "The input has 60 tokens and asks for 69 new ones; the model takes 128 in all.",
+            "The input has 60 tokens and asks for 69 more; the model takes 128 in all.",
         ),
-        ("x" * 128, {}, TooLarge, "The input has 128 tokens and asks for 1 new ones; the model takes 128 in all."),
+        ("x" * 128, {}, TooLarge, "The input has 128 tokens and asks for 1 more; the model takes 128 in all."),
         ("x" * 200, {}, TooLarge, "The input has 200 tokens; the model takes at most 128."),
     ],
 )
@@ -238,7 +238,7 @@ def test_an_empty_prompt_counts_as_the_token_that_it_begins_with(tmp_path: Path)
     runner = gpt2(tmp_path)
     assert prepare(runner, "").model_inputs[0].forward_parameters["max_new_tokens"] == 127
     (result,) = runner.preprocess([("", {"max_new_tokens": 128})])
-    assert str(result) == "The input has 1 tokens and asks for 128 new ones; the model takes 128 in all."
+    assert str(result) == "The input has 1 tokens and asks for 128 more; the model takes 128 in all."
 
 
 def test_an_empty_prompt_of_a_model_without_such_a_token_is_an_error(tmp_path: Path) -> None:
