@@ -13,14 +13,13 @@ at once, and the next batch follows without a gap.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
-from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError
+from pipeline_webserver.errors import PipelineServerError
 from pipeline_webserver.scheduling.admission import AdmissionController
-from pipeline_webserver.scheduling.arrivals import ArrivalQueue
-from pipeline_webserver.scheduling.batch_policy import BatchPolicy, batch_length, dispatch_at, drop_reason, is_full
-from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
+from pipeline_webserver.scheduling.batch_policy import BatchPolicy, batch_length, dispatch_at, is_full
+from pipeline_webserver.scheduling.entry import Entry, Result
 from pipeline_webserver.scheduling.latency_model import BatchCost, LatencyModel
 from pipeline_webserver.scheduling.runner import Runner
 from pipeline_webserver.scheduling.serving_loop import ServingLoop, one_for_each, outcome_of, run_until_first_end
@@ -48,7 +47,6 @@ class Batcher(ServingLoop):
         super().__init__(AdmissionController(max_in_flight, self.latency_model), request_timeout_s, clock, on_fatal)
         self.runner = runner
         self.policy = policy
-        self._arrivals = ArrivalQueue(self._has_room_for)
         self._ready: list[Entry] = []  # preprocessed, in their order, at most one batch of them
         self._ready_changed = asyncio.Event()
         self._is_preprocessing = False
@@ -57,9 +55,6 @@ class Batcher(ServingLoop):
         self._model_total_s = 0.0
         self._exposed_s = 0.0  # preprocessing for the next batch that no running batch has hidden
         self._expect_more = True
-
-    def enqueue(self, entries: Sequence[Entry]) -> None:
-        self._arrivals.put(entries)
 
     @property
     def running(self) -> int:
@@ -201,11 +196,3 @@ class Batcher(ServingLoop):
     def _drop_unwanted(self) -> None:
         self._ready = [entry for entry in self._ready if not self._is_dropped(entry)]
         self._arrivals.room_changed()
-
-    def _is_dropped(self, entry: Entry) -> bool:
-        now = asyncio.get_running_loop().time()
-        reason = drop_reason(cancelled=entry.cancelled, deadline=entry.deadline, now=now)
-        if reason is None:
-            return False
-        self.admission.complete(entry, Result(error=DeadlineExceeded(TOO_LATE)), reason)
-        return True

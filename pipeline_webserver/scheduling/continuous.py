@@ -8,11 +8,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from pipeline_webserver.errors import DeadlineExceeded, PipelineServerError
+from pipeline_webserver.errors import PipelineServerError
 from pipeline_webserver.scheduling.admission import AdmissionController
-from pipeline_webserver.scheduling.arrivals import ArrivalQueue
-from pipeline_webserver.scheduling.batch_policy import drop_reason
-from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
+from pipeline_webserver.scheduling.entry import Entry, Result
 from pipeline_webserver.scheduling.serving_loop import ServingLoop, one_for_each, outcome_of, run_until_first_end
 from pipeline_webserver.scheduling.step_latency import StepCost, StepLatencyModel
 from pipeline_webserver.scheduling.step_policy import StepPolicy, schedule, startable
@@ -39,7 +37,6 @@ class ContinuousBatcher(ServingLoop):
         super().__init__(AdmissionController(max_in_flight, self.latency_model), request_timeout_s, clock, on_fatal)
         self.runner = runner
         self.policy = policy
-        self._arrivals = ArrivalQueue(self._has_room_for)
         self._waiting: list[Entry] = []  # preprocessed, in their order
         self._running: list[Entry] = []
         self._released: list[Entry] = []  # ran, and are not wanted any more
@@ -47,9 +44,6 @@ class ContinuousBatcher(ServingLoop):
         self._sizes: dict[Entry, int] = {}  # of the largest step that each was in, in entries
         self._token_at: dict[Entry, float] = {}  # when each had its last token, by the clock
         self._changed = asyncio.Event()
-
-    def enqueue(self, entries: Sequence[Entry]) -> None:
-        self._arrivals.put(entries)
 
     @property
     def running(self) -> int:
@@ -209,16 +203,6 @@ class ContinuousBatcher(ServingLoop):
         self._started.pop(entry, None)
         self._sizes.pop(entry, None)
         self._token_at.pop(entry, None)
-
-    # Entries that are no longer wanted
-
-    def _is_dropped(self, entry: Entry) -> bool:
-        now = asyncio.get_running_loop().time()
-        reason = drop_reason(cancelled=entry.cancelled, deadline=entry.deadline, now=now)
-        if reason is None:
-            return False
-        self.admission.complete(entry, Result(error=DeadlineExceeded(TOO_LATE)), reason)
-        return True
 
 
 def new_tokens(entry: Entry) -> int:

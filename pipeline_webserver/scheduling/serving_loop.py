@@ -10,9 +10,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from pipeline_webserver.errors import ClientError, Draining, PipelineServerError, Unavailable
+from pipeline_webserver.errors import ClientError, DeadlineExceeded, Draining, PipelineServerError, Unavailable
 from pipeline_webserver.scheduling.admission import AdmissionController
-from pipeline_webserver.scheduling.entry import Entry
+from pipeline_webserver.scheduling.arrivals import ArrivalQueue
+from pipeline_webserver.scheduling.batch_policy import drop_reason
+from pipeline_webserver.scheduling.entry import TOO_LATE, Entry, Result
 from pipeline_webserver.scheduling.latency_model import retry_after_s
 from pipeline_webserver.scheduling.watchdog import Watchdog
 from pipeline_webserver.telemetry import metrics
@@ -40,6 +42,7 @@ class ServingLoop(ABC):
         self.admission = admission
         self.request_timeout_s = request_timeout_s
         self.clock = clock
+        self._arrivals = ArrivalQueue(self._has_room_for)
         self.on_fatal = on_fatal
         self.draining = False
         # Each stage has a watchdog of its own: progress in one says nothing about the other.
@@ -53,8 +56,8 @@ class ServingLoop(ABC):
         """Serve entries until cancelled. Raises `Unavailable` when the model no longer works for any input."""
 
     @abstractmethod
-    def enqueue(self, entries: Sequence[Entry]) -> None:
-        """Take entries that were admitted."""
+    def _has_room_for(self, entry: Entry, taken: int) -> bool:
+        """Whether an arrival may be preprocessed, with so many others taken before it."""
 
     @property
     @abstractmethod
@@ -79,7 +82,7 @@ class ServingLoop(ABC):
         entries = self.admission.admit(
             inputs, parameters, now, deadline, self.clock(), running=self.running, busy_s=self.busy_s
         )
-        self.enqueue(entries)
+        self._arrivals.put(entries)
         return entries
 
     def check_admits(self, deadline: float) -> None:
@@ -138,6 +141,15 @@ class ServingLoop(ABC):
         if reason := self.unhealthy_reason:
             metrics.REJECTED.labels("unavailable").inc(count)
             raise Unavailable(reason, retry_after_s(self.admission.backlog_s))
+
+    def _is_dropped(self, entry: Entry) -> bool:
+        """Whether an entry is no longer wanted; it is complete then."""
+        now = asyncio.get_running_loop().time()
+        reason = drop_reason(cancelled=entry.cancelled, deadline=entry.deadline, now=now)
+        if reason is None:
+            return False
+        self.admission.complete(entry, Result(error=DeadlineExceeded(TOO_LATE)), reason)
+        return True
 
     async def _serve(self) -> None:
         try:

@@ -87,8 +87,6 @@ class GenerationRunner:
         """Compare the scores of steps with those of the model's own pass. Raises `NotSteppable`."""
         try:
             difference = self._difference()
-        except NotSteppable:
-            raise
         except Exception as error:
             raise NotSteppable(f"its steps fail ({first_line(error)})") from error
         if not difference <= tolerance_of(self.runner.pipe.model.dtype):

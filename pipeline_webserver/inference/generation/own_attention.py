@@ -1,5 +1,6 @@
 """The attention of families that compute it by themselves, for packed steps: their own up to the scores, and after."""
 
+import functools
 import math
 from typing import Any
 
@@ -10,14 +11,15 @@ from transformers.models.falcon.modeling_falcon import FalconAttention, apply_ro
 from pipeline_webserver.inference.generation.packed_attention import packed_attention
 
 
-def alibi_slopes(heads: int) -> torch.Tensor:
+@functools.cache
+def alibi_slopes(heads: int, device: torch.device) -> torch.Tensor:
     """The slope of each head's bias, `[heads]`: powers of two (https://arxiv.org/abs/2108.12409)."""
     power = 2 ** math.floor(math.log2(heads))
     base = 2 ** (-(2 ** -(math.log2(power) - 3)))
     slopes = [base ** (head + 1) for head in range(power)]
     between = 2 ** (-(2 ** -(math.log2(2 * power) - 3)))
     slopes += [between ** (2 * head + 1) for head in range(heads - power)]
-    return torch.tensor(slopes)
+    return torch.tensor(slopes, device=device)
 
 
 def bloom_attention(
@@ -34,7 +36,7 @@ def bloom_attention(
     query, key, value = (fused[..., part, :].transpose(1, 2) for part in range(3))
     key, value = layer_past.update(key, value, self.layer_idx)
     output, _ = packed_attention(
-        self, query, key, value, None, scaling=self.inv_norm_factor, slopes=alibi_slopes(self.num_heads)
+        self, query, key, value, None, scaling=self.inv_norm_factor, slopes=alibi_slopes(self.num_heads, query.device)
     )
     return residual + self.dense(output.flatten(2)), None
 
@@ -58,7 +60,7 @@ def falcon_attention(
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
     else:
         # The model's own are products in bfloat16, and scaled like the scores.
-        slopes = alibi_slopes(self.num_heads) * self.inv_norm_factor
+        slopes = alibi_slopes(self.num_heads, query.device) * self.inv_norm_factor
     key, value = layer_past.update(key, value, self.layer_idx)
     output, _ = packed_attention(self, query, key, value, None, scaling=self.inv_norm_factor, slopes=slopes)
     return self.dense(output.flatten(2)), None
